@@ -1,0 +1,119 @@
+"""The adapters of the Python door, in diffusers' names: load, set, fuse, unload.
+
+They work beside the layers until they are fused, and leave nothing behind when they are unloaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from fluxone.errors import BadRequest, pick
+from fluxone.lora.adapters import Strength
+from fluxone.lora.load import load_lora, read_lora
+from fluxone.pipeline import Pipeline
+
+Weight = float | Mapping[str, float] | Strength
+
+
+class Adapting:
+    """What `FluxPipeline` can do with adapters.
+
+    Attributes:
+        pipeline: whose adapters they are.
+    """
+
+    pipeline: Pipeline
+
+    def load_lora_weights(
+        self,
+        source: str | Path | Mapping[str, Tensor],
+        *,
+        adapter_name: str | None = None,
+        weight_name: str | None = None,
+        token: str | None = None,
+    ) -> None:
+        """Load an adapter, in any style, and let it work with strength 1 beside those that do already.
+
+        Args:
+            source: a file, a folder with one, a hub id, `civitai:VERSION`, or tensors by key.
+            adapter_name: to call it by; None is `default_0`, `default_1`, ...
+            weight_name: the file in the folder or repository.
+
+        Raises:
+            BadFile, HubError: it is not there.
+            BadWeights: it is no LoRA of FLUX.1, or does not fit the model; nothing of it is loaded.
+        """
+        adapters = self.pipeline.adapters
+        name = adapter_name or next(name for n in range(1 << 20) if (name := f"default_{n}") not in adapters.loaded)
+        if isinstance(source, Mapping):
+            lora = read_lora(source)
+        else:
+            lora = load_lora(f"{source}/{weight_name}" if weight_name else source, token=token)
+        adapters.load(lora, name)
+        adapters.use({**adapters.active, name: Strength()})
+
+    def set_adapters(
+        self, adapter_names: str | Sequence[str], adapter_weights: Weight | Sequence[Weight] | None = None
+    ) -> None:
+        """Let exactly these adapters work.
+
+        Args:
+            adapter_weights: of each: a number; pattern of blocks (`single_blocks`, `text_encoder`,
+                `*.img_mlp.*`) -> number; or a `Strength`. One serves all; None is 1.
+        """
+        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
+        several = isinstance(adapter_weights, Sequence)
+        weights = list(adapter_weights) if isinstance(adapter_weights, Sequence) else [adapter_weights] * len(names)
+        if several and len(weights) != len(names):
+            raise BadRequest(f"{len(weights)} weights for {len(names)} adapters", hint="give as many")
+        self.pipeline.adapters.use(dict(zip(names, (_strength(weight) for weight in weights), strict=True)))
+
+    def get_active_adapters(self) -> list[str]:
+        """The names of those that work, fused ones too."""
+        adapters = self.pipeline.adapters
+        return [*adapters.fused, *adapters.active]
+
+    def get_list_adapters(self) -> dict[str, list[str]]:
+        """Part of the model -> the names of the adapters that change it."""
+        loaded = self.pipeline.adapters.loaded
+        titles = {"transformer": "transformer", "clip": "text_encoder", "t5": "text_encoder_2"}
+        found = {title: [name for name, lora in loaded.items() if lora.of(part)] for part, title in titles.items()}
+        return {title: names for title, names in found.items() if names}
+
+    def delete_adapters(self, adapter_names: str | Sequence[str]) -> None:
+        """Forget these adapters, fused ones too."""
+        for name in [adapter_names] if isinstance(adapter_names, str) else adapter_names:
+            self.pipeline.adapters.drop(name)
+
+    def disable_lora(self) -> None:
+        """Let no adapter work; `set_adapters` brings them back."""
+        self.pipeline.adapters.use({})
+
+    def fuse_lora(self, *, lora_scale: float = 1.0, adapter_names: Sequence[str] | None = None) -> None:
+        """Merge working adapters into the weights: a step then costs what it costs without them."""
+        self.pipeline.adapters.fuse(adapter_names, scale=lora_scale)
+
+    def unfuse_lora(self) -> None:
+        """Take fused adapters out of the weights again, to the last bit."""
+        self.pipeline.adapters.unfuse()
+
+    def unload_lora_weights(self) -> None:
+        """Forget all adapters. As in diffusers, what is fused stays in the weights: `unfuse_lora` goes before."""
+        self.pipeline.adapters.clear(keep_fused=True)
+
+    def adapter(self, name: str) -> dict[str, str]:
+        """The metadata in the file of an adapter, such as its trigger words."""
+        return pick(self.pipeline.adapters.loaded, name, "adapter").metadata
+
+
+def _strength(weight: Weight | None) -> Strength:
+    if weight is None:
+        return Strength()
+    if isinstance(weight, Strength):
+        return weight
+    if isinstance(weight, Mapping):
+        return Strength(blocks=dict(weight))
+    return Strength(scale=float(weight))

@@ -1,0 +1,334 @@
+"""FluxPipeline, the Python door, in diffusers' argument names.
+
+It translates: prompts to encoded texts, generators to noise, `sigmas` through the variant's shift, and what the
+walk ends with to pictures. All else is `Pipeline`'s. With the same weights and noise, in float32, the pictures are
+those of diffusers 0.42's FluxPipeline, FluxImg2ImgPipeline, FluxInpaintPipeline, FluxKontextPipeline,
+FluxFillPipeline and FluxControlPipeline within 1e-4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL.Image import Image
+from torch import Tensor, nn
+
+from fluxone import pixels as px
+from fluxone.adapting import Adapting
+from fluxone.assembly import assemble, best_device
+from fluxone.call import Call, Prompts, StepEnd
+from fluxone.errors import BadRequest, pick
+from fluxone.pipeline import TILE, Pipeline
+from fluxone.pixels import Picture
+from fluxone.recipe import DTYPES, Recipe
+from fluxone.sampling.noise import Source
+from fluxone.weights.load import Bundle
+
+Images = list[Image] | np.ndarray | Tensor
+
+
+@dataclass(frozen=True)
+class FluxPipelineOutput:
+    """The pictures, prompt after prompt: a list of PIL pictures, or what `output_type` asked for."""
+
+    images: Images
+
+
+class FluxPipeline(Adapting):
+    """Text to image, and with pictures whatever the model can do with them.
+
+    Attributes:
+        pipeline: the floor below, with `Request` and `Result`.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self._interrupt = False
+
+    @classmethod
+    def from_pretrained(  # noqa: PLR0913
+        cls,
+        source: str,
+        *,
+        torch_dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        quant: str | None = None,
+        offload: str | None = None,
+        compile: bool = False,
+        attention: str | None = None,
+        variant: str | None = None,
+        vae: str | None = None,
+        text_encoder: str | None = None,
+        text_encoder_2: str | None = None,
+        token: str | None = None,
+        compat: str | None = None,
+    ) -> FluxPipeline:
+        """Load a model: a name from the table, a hub id, a diffusers folder, or a single file.
+
+        Args:
+            torch_dtype: of transformer and text encoders; None is float32 on a CPU, else bfloat16.
+            device: where it runs; None picks the best there is. Parts go there when they are first needed.
+            variant: name of the row whose defaults apply, where the files cannot tell.
+            vae, text_encoder, text_encoder_2: files or folders of parts that the source lacks.
+            token: hub access token; None is the one that `hf auth login` stored.
+            compat: whose rounding and padding to follow: exact, bfl, diffusers or comfy.
+
+        Raises:
+            UserError: the model cannot be found, fetched, read or completed; each its own kind.
+        """
+        if quant is not None:
+            raise BadRequest(f"quant is {quant!r}", hint="this version of fluxone does not quantize; leave it out")
+        recipe = Recipe(
+            dtype=_dtype_name(torch_dtype),
+            device=None if device is None else str(device),
+            offload=offload or "none",
+            compat=compat or "exact",
+            attention=attention or "sdpa",
+            compile=compile,
+            vae=_path(vae),
+            text_encoder=_path(text_encoder),
+            text_encoder_2=_path(text_encoder_2),
+            token=token,
+        )
+        return cls(assemble(str(source), recipe, variant=variant))
+
+    @torch.no_grad()
+    def __call__(  # noqa: PLR0913
+        self,
+        prompt: Prompts = None,
+        *,
+        prompt_2: Prompts = None,
+        negative_prompt: Prompts = None,
+        negative_prompt_2: Prompts = None,
+        true_cfg_scale: float = 1.0,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | None = None,
+        sigmas: Sequence[float] | None = None,
+        guidance_scale: float | None = None,
+        num_images_per_prompt: int = 1,
+        seed: int | None = None,
+        generator: Source = None,
+        latents: Tensor | None = None,
+        max_sequence_length: int | None = None,
+        image: Picture | Sequence[Picture] | None = None,
+        strength: float | None = None,
+        mask_image: Picture | Sequence[Picture] | None = None,
+        control_image: Picture | Sequence[Picture] | None = None,
+        reference_images: Sequence[Picture] | None = None,
+        reference_layout: str = "offset",
+        image_prompts: object = None,
+        image_prompt_strength: float = 1.0,
+        sampler: str = "euler",
+        schedule: str | None = None,
+        output_type: str = "pil",
+        callback_on_step_end: StepEnd | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        auto_resize: bool = True,
+        return_dict: bool = True,
+        prompt_embeds: Tensor | None = None,
+        pooled_prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        negative_pooled_prompt_embeds: Tensor | None = None,
+        joint_attention_kwargs: Mapping[str, Any] | None = None,
+    ) -> FluxPipelineOutput | tuple[Images]:
+        """Make pictures; None is the variant's own default, or off.
+
+        Args:
+            prompt, prompt_2: for CLIP and for T5; T5 reads `prompt` too unless `prompt_2` is given.
+            negative_prompt: what to avoid, with `true_cfg_scale` above 1.
+            height, width: px, rounded down to whole tokens (16 px for FLUX.1's autoencoder) with a notice.
+            sigmas: own noise levels before the variant's shift, without the last 0.
+            seed: of the first picture; the others have the next ones. Without seed and generator: torch's global.
+            generator: one for all pictures, or a list with one a picture; noise is drawn as diffusers draws it.
+            latents: noise to start from, packed (B, L, 64) or (B, 16, h, w).
+            image, strength: picture to start from, and how much of it to forget, 0 to 1. To a model that takes
+                references (Kontext) the image is one, unless it has a mask.
+            mask_image: white where `image` is repainted: by the network where it takes masks (Fill), else by
+                putting the rest back after each step.
+            control_image: edges or depths to follow, for a model that takes them.
+            reference_images, reference_layout: more references, each for all pictures, and how they are placed:
+                `offset`, `index` or `stitched`.
+            auto_resize: whether references are brought to the sizes that the model was trained on.
+            output_type: `pil`, `np` (B H W 3, 0..1), `pt` (B 3 H W, 0..1), `latent` (packed).
+            callback_on_step_end: called with (pipe, step, timestep, tensors); latents that it returns replace
+                those of the walk, and setting `pipe._interrupt` ends it.
+
+        Raises:
+            BadRequest: arguments contradict each other or the model.
+            BrokenModel: the model computed NaN or infinity.
+        """
+        arguments = dict(locals())
+        del arguments["self"]
+        return self._run(Call(**arguments))
+
+    def _run(self, call: Call) -> FluxPipelineOutput | tuple[Images]:
+        output = pick(OUTPUTS, call.output_type, "output type")
+        job = call.job(self.pipeline)
+        self._interrupt = False
+        x = job.x
+        for step in self.pipeline.walk(job):
+            if call.callback_on_step_end is not None:
+                tensors = {"latents": step.x, "prompt_embeds": job.text.txt}
+                told = {name: tensors[name] for name in call.callback_on_step_end_tensor_inputs}
+                timestep = torch.tensor(job.sigmas[step.index], dtype=torch.float32) * 1000
+                answer = call.callback_on_step_end(self, step.index, timestep, told)
+                step.x = _replaced(answer or {}, tensors)
+            x = step.x
+            if self._interrupt:
+                break
+        images = output(self.pipeline, x, job.grid)
+        return FluxPipelineOutput(images) if call.return_dict else (images,)
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether the walk ends after the present step; set `_interrupt` in a callback."""
+        return self._interrupt
+
+    def to(self, *places: torch.device | str | torch.dtype) -> FluxPipeline:
+        """Run on another device. The dtype is decided when the model is loaded."""
+        for place in places:
+            if isinstance(place, torch.dtype):
+                if place != self.pipeline.dtype:
+                    raise BadRequest(f"the model is in {self.dtype}", hint=f"load it with torch_dtype={place}")
+                continue
+            self._place("none", str(place))
+            for name in self.pipeline.on_device.parts:
+                with self.pipeline.on_device(name):
+                    pass
+        return self
+
+    def enable_model_cpu_offload(self, gpu_id: int | None = None, device: torch.device | str | None = None) -> None:
+        """Bring each part to the device when its turn comes: peak memory is that of the largest part."""
+        self._place("model", _device(gpu_id, device))
+
+    def enable_sequential_cpu_offload(
+        self, gpu_id: int | None = None, device: torch.device | str | None = None
+    ) -> None:
+        """Bring the blocks one by one: least memory, slowest."""
+        self._place("block", _device(gpu_id, device))
+
+    def enable_vae_tiling(self) -> None:
+        """Encode and decode in overlapping tiles."""
+        self.pipeline.tile = TILE
+
+    def disable_vae_tiling(self) -> None:
+        """Encode and decode in one piece."""
+        self.pipeline.tile = None
+
+    def enable_vae_slicing(self) -> None:
+        """Decode the pictures of a batch one by one, which is always done."""
+        self.pipeline.autoencoder.sliced = True
+
+    def disable_vae_slicing(self) -> None:
+        """Decoding stays one by one; encoding takes all pictures at once."""
+        self.pipeline.autoencoder.sliced = False
+
+    def set_progress_bar_config(self, disable: bool | None = None) -> None:
+        """Take the call that scripts make: this door shows no bar; `callback_on_step_end` tells of each step."""
+
+    def _place(self, mode: str, device: str) -> None:
+        recipe = Recipe(device=device, offload=mode)
+        kind = torch.device(device)
+        if kind.type != "cpu":
+            try:
+                torch.empty(0, device=kind)
+            except (RuntimeError, AssertionError) as error:
+                raise BadRequest(f"{device} cannot be used: {error}", hint="use device cpu") from None
+        self.pipeline.on_device.change(mode, kind)
+        self.pipeline.recipe = replace(self.pipeline.recipe, device=recipe.device, offload=mode)
+
+    @property
+    def bundle(self) -> Bundle:
+        """The loaded parts."""
+        return self.pipeline.bundle
+
+    @property
+    def transformer(self) -> nn.Module:
+        """The network."""
+        return self.pipeline.transformer
+
+    @property
+    def vae(self) -> nn.Module:
+        """The autoencoder."""
+        return self.pipeline.autoencoder
+
+    @property
+    def text_encoder(self) -> nn.Module | None:
+        """CLIP, if the model has it."""
+        return self.bundle.clip
+
+    @property
+    def text_encoder_2(self) -> nn.Module | None:
+        """T5, if the model has it."""
+        return self.bundle.t5
+
+    @property
+    def tokenizer(self) -> object:
+        """CLIP's tokenizer, if the model has it."""
+        return None if self.pipeline.text is None else self.pipeline.text.clip_tokenizer
+
+    @property
+    def tokenizer_2(self) -> object:
+        """T5's tokenizer, if the model has it."""
+        return None if self.pipeline.text is None else self.pipeline.text.t5_tokenizer
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels a cell."""
+        return self.pipeline.autoencoder.shape.factor
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.pipeline.on_device.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of transformer and text encoders."""
+        return self.pipeline.dtype
+
+
+def _replaced(answer: Mapping[str, Tensor], told: Mapping[str, Tensor]) -> Tensor:
+    """The latents to go on with, of what a callback gave back."""
+    for name, tensor in answer.items():
+        if name != "latents" and tensor is not told.get(name):
+            raise BadRequest(f"a callback gave back {name}", hint="only latents can be replaced during the walk")
+    return answer.get("latents", told["latents"]).to(told["latents"])
+
+
+def _dtype_name(dtype: torch.dtype | str | None) -> str | None:
+    if dtype is None or dtype == "auto":
+        return None
+    name = str(dtype).removeprefix("torch.")
+    pick(DTYPES, name, "dtype")
+    return name
+
+
+def _path(part: object) -> str | None:
+    if part is None or isinstance(part, str):
+        return part
+    if hasattr(part, "__fspath__"):
+        return str(part.__fspath__())
+    raise BadRequest(f"a part is given as {type(part).__name__}", hint="give the path of its file or folder")
+
+
+def _device(gpu_id: int | None, device: torch.device | str | None) -> str:
+    chosen = best_device() if device is None else str(device)
+    return chosen if gpu_id is None or chosen == "cpu" else f"{chosen.split(':')[0]}:{gpu_id}"
+
+
+def _unit(pipeline: Pipeline, x: Tensor, grid: tuple[int, int]) -> px.Pixels:
+    return px.unit(pipeline.decode(x, grid))
+
+
+OUTPUTS: dict[str, Callable[[Pipeline, Tensor, tuple[int, int]], Images]] = {
+    "pil": lambda pipeline, x, grid: px.to_images(_unit(pipeline, x, grid)),
+    "np": lambda pipeline, x, grid: px.to_arrays(_unit(pipeline, x, grid)),
+    "pt": _unit,
+    "latent": lambda pipeline, x, grid: x,
+}

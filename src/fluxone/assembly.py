@@ -1,0 +1,111 @@
+"""Variant + recipe -> pipeline, in one fixed order.
+
+    load (meta device, then the files' own memory) -> attention backend -> compile each block -> offload -> adapters
+
+Adapters work beside the layers, so they come last and can be changed later. What comes later in other versions has
+its place here: quantizing before splitting over devices, and the trunk's runner outermost. The file is not called
+`assemble`, because then `fluxone.assemble` would be the file and not the function.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fluxone.errors import BadRequest, pick
+from fluxone.lora.adapters import Strength, read_scale
+from fluxone.lora.load import load_lora
+from fluxone.nn.attention import ATTENTION
+from fluxone.offload import Offload
+from fluxone.pipeline import Pipeline
+from fluxone.recipe import Recipe
+from fluxone.text.encode import TextEncoders
+from fluxone.text.tokenizers import load_tokenizer
+from fluxone.variants import Variant
+from fluxone.weights.load import Bundle, load_bundle
+
+
+def assemble(source: Variant | str, recipe: Recipe | None = None, *, variant: str | None = None) -> Pipeline:
+    """Load a model and make it ready to draw. Its parts come to the device when they are first needed.
+
+    Args:
+        source: a row of the table, its name, a hub id, a folder or a file.
+        variant: name of the row whose defaults apply, where the files cannot tell.
+
+    Raises:
+        UserError: the model cannot be found, fetched, read or completed; each its own kind.
+    """
+    recipe = settle(recipe or Recipe())
+    attend = pick(ATTENTION, recipe.attention, "attention backend")
+    name = source.name if isinstance(source, Variant) else source
+    bundle = load_bundle(name, variant=variant, recipe=replace(recipe, device=None))
+    if isinstance(source, Variant):
+        bundle = replace(bundle, variant=_with_files(source, bundle.variant))
+    bundle.transformer.attend = attend
+    if recipe.compile:
+        for block in (*bundle.transformer.double_blocks, *bundle.transformer.single_blocks):
+            block.compile()
+    pipeline = connect(bundle, recipe)
+    for text in recipe.adapters:
+        place, scale = read_scale(text)
+        name = Path(place).stem if Path(place).stem not in pipeline.adapters.loaded else place
+        pipeline.adapters.load(load_lora(place, token=recipe.token if "civitai" not in place else None), name)
+        pipeline.adapters.use({**pipeline.adapters.active, name: Strength(scale=scale)})
+    return pipeline
+
+
+def _with_files(row: Variant, found: Variant) -> Variant:
+    """The caller's row, with the shape, and the conditions in channels, that the files have."""
+    wide = tuple(kind for kind in found.takes if kind.wide)
+    takes = wide or tuple(kind for kind in row.takes if not kind.wide)
+    return replace(row, shape=found.shape, takes=takes)
+
+
+def connect(bundle: Bundle, recipe: Recipe) -> Pipeline:
+    """Make a pipeline of a loaded model, whose modules are on the CPU; nothing is moved yet."""
+    recipe = settle(recipe)
+    text = _text(bundle)
+    parts: dict[str, list[nn.Module]] = {
+        "text": [] if text is None else [text.t5, text.clip],
+        "modulators": bundle.transformer.modulators(),
+        "transformer": [bundle.transformer],
+        "autoencoder": [bundle.autoencoder],
+    }
+    device = torch.device(recipe.device or "cpu")
+    offload = Offload(parts, device, recipe.offload, streamed=("transformer", "text"))
+    return Pipeline(bundle, recipe, text, offload)
+
+
+def settle(recipe: Recipe) -> Recipe:
+    """The recipe with device and dtype decided, never to be asked again.
+
+    Raises:
+        BadRequest: the device is not there, or two fields exclude each other.
+    """
+    if recipe.compile and recipe.offload == "block":
+        raise BadRequest("compile and offload block are both on", hint="compiled blocks stay: use offload model")
+    device = recipe.device or best_device()
+    kind = device.split(":")[0]
+    if kind != "cpu" and not _there(kind):
+        raise BadRequest(f"this machine has no {kind} that torch {torch.__version__} can use", hint="use device cpu")
+    return replace(recipe, device=device, dtype=recipe.dtype or ("float32" if kind == "cpu" else "bfloat16"))
+
+
+def best_device() -> str:
+    """The fastest kind of device that this machine has."""
+    return next((kind for kind in ("cuda", "xpu", "mps") if _there(kind)), "cpu")
+
+
+def _there(kind: str) -> bool:
+    backend = torch.backends.mps if kind == "mps" else getattr(torch, kind)
+    return bool(backend.is_available())
+
+
+def _text(bundle: Bundle) -> TextEncoders | None:
+    if bundle.t5 is None or bundle.clip is None or bundle.t5_tokenizer is None or bundle.clip_tokenizer is None:
+        return None
+    t5_tokenizer, clip_tokenizer = load_tokenizer(bundle.t5_tokenizer), load_tokenizer(bundle.clip_tokenizer)
+    return TextEncoders(bundle.t5, bundle.clip, t5_tokenizer, clip_tokenizer)

@@ -1,0 +1,263 @@
+"""One call of `FluxPipeline` in diffusers' argument names, checked and translated into a `Job`.
+
+prompts or embeddings -> Text;  height, width, steps, ... -> Request;  seed, generator, latents, image -> start
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from fluxone import pixels as px
+from fluxone.conditions import extra_of, keep_of
+from fluxone.conditions.condition import Extra, Pictures
+from fluxone.conditions.reference import joined, size_for
+from fluxone.errors import BadRequest
+from fluxone.geometry import Resolution
+from fluxone.job import Job, packed, repeat, spread
+from fluxone.nn.tokens import pack
+from fluxone.pipeline import Pipeline, size_of
+from fluxone.request import Request, check_pictures
+from fluxone.sampling.noise import Source, gaussian, generators
+from fluxone.sampling.profiles import concrete
+from fluxone.sampling.schedule import Shift, given, remaining
+from fluxone.text.encode import Text
+from fluxone.variants import Kind
+
+MOST_TOKENS = 512  # T5 tokens, as diffusers allows
+READABLE = ("latents", "prompt_embeds")  # tensors that `callback_on_step_end` can ask for
+UNBUILT = ("image_prompts", "joint_attention_kwargs")
+
+Prompts = str | Sequence[str] | None
+Pictured = px.Picture | Sequence[px.Picture] | None
+StepEnd = Callable[[Any, int, Tensor, dict[str, Tensor]], Mapping[str, Tensor] | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """The arguments of one call; `FluxPipeline.__call__` says what they mean and what their defaults are."""
+
+    prompt: Prompts
+    prompt_2: Prompts
+    negative_prompt: Prompts
+    negative_prompt_2: Prompts
+    true_cfg_scale: float
+    height: int | None
+    width: int | None
+    num_inference_steps: int | None
+    sigmas: Sequence[float] | None
+    guidance_scale: float | None
+    num_images_per_prompt: int
+    seed: int | None
+    generator: Source
+    latents: Tensor | None
+    max_sequence_length: int | None
+    image: Pictured
+    strength: float | None
+    mask_image: Pictured
+    control_image: Pictured
+    reference_images: Sequence[px.Picture] | None
+    reference_layout: str
+    image_prompts: object
+    image_prompt_strength: float
+    sampler: str
+    schedule: str | None
+    output_type: str
+    callback_on_step_end: StepEnd | None
+    callback_on_step_end_tensor_inputs: Sequence[str]
+    auto_resize: bool
+    return_dict: bool
+    prompt_embeds: Tensor | None
+    pooled_prompt_embeds: Tensor | None
+    negative_prompt_embeds: Tensor | None
+    negative_pooled_prompt_embeds: Tensor | None
+    joint_attention_kwargs: Mapping[str, Any] | None
+
+    def __post_init__(self) -> None:
+        for name in UNBUILT:
+            if getattr(self, name) is not None:
+                raise BadRequest(f"{name} is given, which no model can use in this version", hint="leave it out")
+        if self.strength is not None and self.image is None:
+            raise BadRequest("strength is given without an image", hint="give image= too")
+        if self.max_sequence_length is not None and not 1 <= self.max_sequence_length <= MOST_TOKENS:
+            raise BadRequest(f"max_sequence_length is {self.max_sequence_length}", hint=f"use 1 to {MOST_TOKENS}")
+        if self.num_images_per_prompt < 1:
+            raise BadRequest(f"num_images_per_prompt is {self.num_images_per_prompt}", hint="use 1 or more")
+        if self.seed is not None and self.generator is not None:
+            raise BadRequest("seed and generator are both given", hint="give one of them")
+        if unknown := [name for name in self.callback_on_step_end_tensor_inputs if name not in READABLE]:
+            raise BadRequest(f"a callback cannot read {', '.join(unknown)}", hint=f"it can: {', '.join(READABLE)}")
+
+    def job(self, pipeline: Pipeline) -> Job:
+        """Encode, draw and lay out, as diffusers' pipelines of this model and these pictures do."""
+        request = self._request(pipeline)
+        tokens = request.text_tokens
+        text = _text(pipeline, "prompt", (self.prompt, self.prompt_2), tokens, self._embeds())
+        batch = len(text.txt) * self.num_images_per_prompt
+        negative = None
+        if self.true_cfg_scale > 1 and (self.negative_prompt is not None or self.negative_prompt_embeds is not None):
+            prompts = (self.negative_prompt, self.negative_prompt_2)
+            negative = _text(pipeline, "negative_prompt", prompts, tokens, self._negative_embeds())
+            negative = repeat(spread(negative, len(text.txt)), self.num_images_per_prompt)
+        rows, columns = grid = pipeline.grid(request)
+        shape = (batch, pipeline.autoencoder.shape.latent, 2 * rows, 2 * columns)
+        sources = self._sources(batch)
+        levels = self._levels(pipeline, request)
+        dtype = concrete(pipeline.profile.noise, pipeline.dtype)
+
+        def noise() -> Tensor:
+            return pack(gaussian(sources, shape, dtype).float())
+
+        # Who gives a generator gets diffusers' samples of the posterior, in its order; others get the mean.
+        posterior = self.generator is not None or pipeline.profile.posterior
+        studio = pipeline.studio(batch, sources, posterior=posterior)
+        pictures = self._pictures(pipeline, request, batch)
+        extra = extra_of(pipeline.variant, pictures, studio, early=True)
+        blended = pictures.mask is not None and Kind.FILL not in pipeline.variant.takes
+        picture = None
+        if pictures.init is not None and (self.latents is None or blended):
+            picture = pack(studio.encode(pictures.init))
+        drawn = x = noise() if self.latents is None else packed(self.latents, shape)
+        if picture is not None and self.latents is None:
+            x = levels[0] * drawn + (1 - levels[0]) * picture
+        extra = extra or extra_of(pipeline.variant, pictures, studio, early=False) or Extra()
+        return Job(
+            text=repeat(text, self.num_images_per_prompt),
+            negative=negative,
+            x=x,
+            sigmas=levels,
+            grid=grid,
+            guidance=request.guidance or 0.0,
+            cfg=request.cfg,
+            cfg_interval=request.cfg_interval,
+            sampler=request.sampler,
+            draw=noise,
+            extra=extra,
+            keep=None if picture is None else keep_of(pipeline.variant, pictures, picture, drawn, studio, soft=False),
+        )
+
+    def _request(self, pipeline: Pipeline) -> Request:
+        size = pipeline.variant.size
+        request = Request(
+            resolution=Resolution(
+                height=size if self.height is None else self.height, width=size if self.width is None else self.width
+            ),
+            seed=0 if self.seed is None else self.seed,
+            steps=self.num_inference_steps if self.sigmas is None else len(self.sigmas),
+            guidance=self.guidance_scale,
+            cfg=self.true_cfg_scale,
+            sampler=self.sampler,
+            schedule=self.schedule,
+            text_tokens=self.max_sequence_length,
+            strength=self.strength,
+            layout=self.reference_layout,
+        )
+        given: dict[str, object] = {
+            "init": self._init(pipeline),
+            "mask": self.mask_image,
+            "control": self.control_image,
+            "references": self._references(pipeline) or None,
+        }
+        check_pictures(pipeline.variant, frozenset(name for name, value in given.items() if value is not None))
+        if self.strength is not None and given["init"] is None:
+            raise BadRequest("strength is given, but the image is a reference here", hint="leave strength out")
+        return pipeline.resolve(request, checked=True)
+
+    def _init(self, pipeline: Pipeline) -> Pictured:
+        """The image to start from: it is a reference instead where the model takes those, unless it has a mask."""
+        reference = Kind.REFERENCE in pipeline.variant.takes and self.mask_image is None
+        return None if reference else self.image
+
+    def _references(self, pipeline: Pipeline) -> list[px.Picture | Sequence[px.Picture]]:
+        """The references, each for all pictures or one a prompt."""
+        more = list(self.reference_images or ())
+        alone = self.image is not None and (self.mask_image is None or not more)
+        if Kind.REFERENCE not in pipeline.variant.takes or self.image is None or not alone:
+            return [*more]
+        return [self.image, *more]
+
+    def _pictures(self, pipeline: Pipeline, request: Request, batch: int) -> Pictures:
+        canvas, init = size_of(request), self._init(pipeline)
+        mask, control = None, None
+        if self.mask_image is not None:
+            mask = (px.masks(self.mask_image, canvas) >= 0.5).float()
+        if self.control_image is not None:
+            control = px.from_images(self.control_image, canvas)
+            each = batch if len(control) == 1 else self.num_images_per_prompt
+            control = control.repeat_interleave(each, dim=0)
+        references = []
+        for picture in self._references(pipeline):
+            first = picture[0] if isinstance(picture, list | tuple) and picture else picture
+            size, token = pipeline.variant.size, pipeline.token
+            target = size_for(px.size_of(first), size, token, auto_resize=self.auto_resize)
+            references.append(px.from_images(picture, target))
+        return Pictures(
+            init=None if init is None else px.from_images(init, canvas),
+            mask=mask,
+            control=control,
+            references=joined(references, request.layout, pipeline.variant.size, pipeline.token, self.auto_resize),
+            layout=request.layout,
+        )
+
+    def _levels(self, pipeline: Pipeline, request: Request) -> list[float]:
+        levels = pipeline.sigmas(request)
+        if self.sigmas is not None:
+            rows, columns = pipeline.grid(request)
+            own = Request(sigmas=tuple(float(level) for level in self.sigmas)).sigmas or ()
+            levels = given(own, rows * columns, Shift.of(pipeline.variant), request.schedule or "")
+        return levels if self._init(pipeline) is None else remaining(levels, request.strength or 0.0)
+
+    def _sources(self, batch: int) -> Source:
+        if self.seed is not None:
+            return generators(self.seed + i for i in range(batch))
+        if not isinstance(self.generator, list):
+            return self.generator
+        if len(self.generator) not in (1, batch):
+            raise BadRequest(f"{len(self.generator)} generators for {batch} pictures", hint="give as many")
+        return self.generator[0] if len(self.generator) == 1 else self.generator
+
+    def _embeds(self) -> tuple[Tensor | None, Tensor | None]:
+        return self.prompt_embeds, self.pooled_prompt_embeds
+
+    def _negative_embeds(self) -> tuple[Tensor | None, Tensor | None]:
+        return self.negative_prompt_embeds, self.negative_pooled_prompt_embeds
+
+
+def _text(
+    pipeline: Pipeline,
+    name: str,
+    prompts: tuple[Prompts, Prompts],
+    tokens: int | None,
+    embeds: tuple[Tensor | None, Tensor | None],
+) -> Text:
+    """Encode prompts, or take what was encoded elsewhere."""
+    prompt, prompt_2 = prompts
+    txt, pooled = embeds
+    if txt is not None:
+        if prompt is not None or prompt_2 is not None:
+            raise BadRequest(f"{name} and {name}_embeds are both given", hint="give one of them")
+        shape = pipeline.variant.shape
+        fits = txt.ndim == 3 and txt.shape[2] == shape.text_dim
+        if not fits or pooled is None or pooled.shape != (len(txt), shape.vec_dim):
+            wanted = f"their shapes are (B, T, {shape.text_dim}) and (B, {shape.vec_dim})"
+            raise BadRequest(f"{name}_embeds and the pooled ones do not fit the model", hint=wanted)
+        return Text(txt=txt, pooled=pooled, cut=(0,) * len(txt), clip_cut=(0,) * len(txt))
+    if prompt is None:
+        raise BadRequest(f"neither {name} nor {name}_embeds is given", hint="give one of them")
+    clip = _several(prompt, name)
+    t5 = _several(prompt_2, f"{name}_2") if prompt_2 else clip
+    if len(t5) != len(clip):
+        raise BadRequest(f"{len(clip)} of {name}, but {len(t5)} of {name}_2", hint="give as many")
+    for text in (*clip, *t5):
+        Request(prompt=text)
+    return pipeline.encode(t5, clip, tokens)
+
+
+def _several(prompts: str | Sequence[str], name: str) -> list[str]:
+    several: list[object] = list(prompts) if isinstance(prompts, list | tuple) else [prompts]
+    if not several or not all(isinstance(text, str) for text in several):
+        raise BadRequest(f"{name} is {prompts!r:.80}", hint="give text, or a list of texts")
+    return [str(text) for text in several]

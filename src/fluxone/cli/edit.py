@@ -1,0 +1,67 @@
+"""`fluxone edit`: change a picture as an instruction says, with a model that takes references."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import click
+
+from fluxone.cli import options
+from fluxone.cli.generate import Asked, generate, shared
+from fluxone.request import LAYOUTS, Request
+
+AUTO = "auto"
+FEATHER = 4  # px
+
+HELP = """Change IMAGE as INSTRUCTION says; with several images the first is changed, and all are looked at.
+
+\b
+fluxone edit --model kontext car.png "make the car blue"
+fluxone edit --model kontext room.jpg chair.jpg "put the chair into the room" --layout stitched
+fluxone edit --model kontext car.png "make it night" --keep-outside auto
+"""
+
+
+def edit(
+    images: tuple[str, ...], asked: Asked, *, layout: str, own_size: bool, keep_outside: str | None, feather: int
+) -> None:
+    """Make the edited pictures.
+
+    Raises:
+        FluxoneError: whatever stands in the way.
+    """
+
+    def given(request: Request) -> Request:
+        references = tuple(options.read_image(path) for path in images)
+        request = replace(request, references=references, layout=layout, auto_resize=not own_size)
+        if keep_outside is None:
+            return request
+        if keep_outside == AUTO:
+            return replace(request, paste=feather)
+        strength = 1.0 if request.strength is None else request.strength
+        mask = options.read_mask(keep_outside)
+        return replace(request, init=references[0], mask=mask, strength=strength, paste=feather)
+
+    generate(asked, given)
+
+
+OPTIONS: list[click.Parameter] = [
+    click.Argument(["images"], nargs=-1, required=True, metavar="IMAGE..."),
+    click.Argument(["prompt"], metavar="INSTRUCTION"),
+    click.Option(["--model"], required=True, help=options.MODEL_HELP),
+    click.Option(["--layout"], default="offset", show_default=True, metavar="NAME", help=f"{', '.join(LAYOUTS)}."),
+    click.Option(["--own-size"], is_flag=True, help="Leave the images at their own size, in whole tokens."),
+    click.Option(["--keep-outside"], metavar="MASK|auto", help="Outside the mask, or what changed, keep every pixel."),
+    click.Option(["--feather"], type=int, default=FEATHER, show_default=True, help="With --keep-outside: px of seam."),
+    *shared("model", "strength"),
+]
+
+command = click.Command(
+    "edit",
+    params=OPTIONS,
+    callback=lambda images, layout, own_size, keep_outside, feather, **rest: edit(
+        images, Asked(**rest), layout=layout, own_size=own_size, keep_outside=keep_outside, feather=feather
+    ),
+    short_help="A picture changed by an instruction.",
+    help=HELP,
+)

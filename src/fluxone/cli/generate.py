@@ -1,0 +1,266 @@
+"""`fluxone generate`: words to pictures, and pictures to pictures with `--init`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fluxone import __version__
+from fluxone.cli import console, naming, options
+from fluxone.cli.progress import Progress, duration
+from fluxone.errors import BadRequest, pick
+from fluxone.recipe import Recipe
+from fluxone.request import MAX_SEED, Request
+from fluxone.variants import VARIANTS
+
+if TYPE_CHECKING:
+    from fluxone.pipeline import Pipeline
+    from fluxone.sampling.samplers import Step
+
+SAMPLERS, SCHEDULES = ", ".join(options.SAMPLERS), ", ".join(options.SCHEDULES)
+
+HELP = """Make a picture of PROMPT; `-` reads the prompt from standard input. Prints the picture's path.
+
+\b
+fluxone generate "a red car to the left of a house in the snow"
+fluxone generate "a fox" --count 4 --seed 7 -o foxes/
+fluxone generate "the same at night" --init day.png --strength 0.7 -o night.jpg
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the command line said, an attribute an option."""
+
+    prompt: str
+    model: str
+    variant: str | None
+    output: str | None
+    format_: str | None
+    size: str | None = None
+    aspect: str | None = None
+    megapixels: float | None = None
+    steps: int | None
+    guidance: float | None
+    negative: str | None
+    cfg: float
+    cfg_interval: str | None
+    seed: int
+    count: int
+    sampler: str
+    schedule: str | None
+    text_tokens: int | None
+    init: str | None = None
+    strength: float | None = None
+    device: str | None
+    dtype: str | None
+    offload: str
+    compat: str
+    tiled: bool
+    loras: tuple[str, ...]
+    vae: str | None
+    text_encoder: str | None
+    text_encoder_2: str | None
+    preview: bool
+    as_json: bool
+    quiet: bool
+
+    def request(self) -> Request:
+        """What is to be drawn.
+
+        Raises:
+            UserError: an option is out of range or contradicts another.
+        """
+        pick(dict.fromkeys(options.SAMPLERS), self.sampler, "sampler")
+        if self.schedule is not None:
+            pick(dict.fromkeys(options.SCHEDULES), self.schedule, "schedule")
+        if self.negative and self.cfg == 1:
+            raise BadRequest("--negative does nothing while --cfg is 1", hint="add e.g. --cfg 3")
+        return Request(
+            prompt=options.read_prompt(self.prompt),
+            negative=self.negative or "",
+            resolution=options.read_resolution(self.size, self.aspect, self.megapixels),
+            seed=self.seed,
+            count=self.count,
+            steps=self.steps,
+            guidance=self.guidance,
+            cfg=self.cfg,
+            cfg_interval=options.read_interval(self.cfg_interval),
+            sampler=self.sampler,
+            schedule=self.schedule,
+            strength=self.strength,
+            text_tokens=self.text_tokens,
+            init=None if self.init is None else options.read_image(self.init),
+        )
+
+    def recipe(self) -> Recipe:
+        """How to run the model.
+
+        Raises:
+            UserError: an option names no row of its table.
+        """
+        return Recipe(
+            dtype=self.dtype,
+            device=self.device,
+            offload=self.offload,
+            compat=self.compat,
+            adapters=self.loras,
+            tiled=self.tiled,
+            vae=self.vae,
+            text_encoder=self.text_encoder,
+            text_encoder_2=self.text_encoder_2,
+        )
+
+
+def generate(asked: Asked, given: Callable[[Request], Request] = lambda request: request) -> None:
+    """Make the pictures one by one, each saved as soon as it is there, and tell where they are.
+
+    Args:
+        given: puts pictures into the request that the options make.
+
+    Raises:
+        FluxoneError: whatever stands in the way.
+    """
+    options.check_model(asked.model)
+    if asked.variant is not None:
+        pick(VARIANTS, asked.variant, "variant")
+    target = naming.target(asked.output, asked.format_, asked.count)
+    recipe, request = asked.recipe(), given(asked.request())
+    naming.prepare(target.folder)
+    console.listen(quiet=asked.quiet)
+    if not asked.quiet:
+        console.notice(f"loading {asked.model}")
+    from fluxone.assembly import assemble
+
+    pipeline = assemble(asked.model, recipe, variant=asked.variant)
+    request = pipeline.resolve(request)
+    made = []
+    for index in range(request.count):
+        one = replace(request, seed=(request.seed + index) % (MAX_SEED + 1), count=1)
+        output = target.path(one.prompt, one.seed, index)
+        made.append(make(pipeline, one, output, preview=asked.preview, quiet=asked.quiet))
+        if not asked.as_json:
+            console.result(str(output))
+    if asked.as_json:
+        console.document({"fluxone": __version__, "images": made})
+
+
+def make(pipeline: Pipeline, request: Request, output: Path, *, preview: bool, quiet: bool) -> dict[str, object]:
+    """Make the one picture of a resolved request, save it with its record, and describe it.
+
+    Raises:
+        BrokenModel: the model computed no numbers; nothing is saved.
+        CannotWrite: the picture cannot be saved.
+    """
+    from fluxone import provenance
+
+    with watching(pipeline, request, output, preview=preview, quiet=quiet) as watch:
+        result = pipeline(request, on_step=watch)
+    entry = provenance.record(
+        result.request,
+        model=pipeline.variant.name,
+        source=pipeline.bundle.source,
+        hashes=pipeline.hashes,
+        recipe=pipeline.recipe,
+    )
+    provenance.save(result.images[0], output, entry)
+    if not quiet:
+        console.notice(f"made in {duration(sum(result.seconds.values()))}")
+    seconds = {name: round(value, 3) for name, value in result.seconds.items()}
+    return {"path": str(output), "seconds": seconds, **json.loads(provenance.to_json(entry))}
+
+
+@contextmanager
+def watching(
+    pipeline: Pipeline, request: Request, output: Path, *, preview: bool, quiet: bool
+) -> Iterator[Callable[[Step], None]]:
+    """What is called after each step: the bar, and the preview if there is to be one."""
+    from fluxone.cli import preview as previews
+    from fluxone.sampling.schedule import remaining
+
+    sigmas = pipeline.sigmas(request)
+    if request.init is not None:
+        sigmas = remaining(sigmas, request.strength or 0.0)
+    progress = Progress(len(sigmas) - 1, sys.stderr, quiet=quiet)
+    grid = pipeline.grid(request)
+    place: previews.Screen | previews.File | None = None
+    if preview:
+        place = previews.Screen(sys.stderr) if progress.live and not quiet else previews.File(output)
+        from fluxone.preview import Palette
+
+        palette = Palette(pipeline)
+
+    def watch(step: Step) -> None:
+        progress.clear()
+        if place is not None:
+            place.show(palette.picture(pipeline.latent(step.clean, grid)[0]))
+        progress.step()
+
+    try:
+        yield watch
+    finally:
+        progress.clear()
+        if place is not None:
+            place.close()
+
+
+def _plain(asked: Asked) -> Asked:
+    if asked.strength is not None and asked.init is None:
+        raise BadRequest("--strength is given without --init", hint="add --init IMAGE")
+    return asked
+
+
+def shared(*without: str) -> list[click.Parameter]:
+    """The options of this command that the others which draw have too: all but its prompt, `init` and these."""
+    return [option for option in OPTIONS if option.name not in {"prompt", "init", *without}]
+
+
+OPTIONS: list[click.Parameter] = [
+    click.Argument(["prompt"]),
+    click.Option(["--model"], default="mini", show_default=True, help="A name, a hub id, a file or a folder."),
+    click.Option(["--variant"], metavar="NAME", help="Whose defaults apply, where the model's files cannot tell."),
+    click.Option(["-o", "--output"], metavar="FILE|DIR", help="Default: outputs/, named after the prompt and seed."),
+    click.Option(["--format", "format_"], metavar="NAME", help="png, jpg, webp; default: what FILE ends in, else png."),
+    click.Option(["--size"], metavar="WxH", help="In pixels, e.g. 1024x768; default: the model's own."),
+    click.Option(["--aspect"], metavar="W:H", help="In place of --size, e.g. 16:9."),
+    click.Option(["--megapixels"], type=float, help="With --aspect; 1 is 1024x1024 pixels. Default: 1."),
+    click.Option(["--steps"], type=int, help="Default: the model's own."),
+    click.Option(["--guidance"], type=float, help="How closely to follow the prompt. Default: the model's own."),
+    click.Option(["--negative"], metavar="TEXT", help="What to avoid; needs --cfg above 1."),
+    click.Option(["--cfg"], type=float, default=1.0, help="True guidance, two passes a step; 1 is off."),
+    click.Option(["--cfg-interval"], metavar="START:END", help="Shares of the way between which --cfg works: 0:0.8."),
+    click.Option(["--seed"], type=options.Seed(), default=0, show_default=True, help="A whole number, or `random`."),
+    click.Option(["--count"], type=int, default=1, show_default=True, help="Pictures, their seeds in a row."),
+    click.Option(["--sampler"], default="euler", show_default=True, metavar="NAME", help=SAMPLERS),
+    click.Option(["--schedule"], metavar="NAME", help=f"{SCHEDULES}; default: the model's own."),
+    click.Option(["--text-tokens"], type=int, help="Length that T5 prompts are padded to. Default: the model's own."),
+    click.Option(["--init"], metavar="IMAGE", help="Start from this picture."),
+    click.Option(["--strength"], type=float, help="With --init: 0 keeps it, 1 forgets it. Default: 0.6."),
+    click.Option(["--device"], metavar="NAME", help=options.DEVICE_HELP),
+    click.Option(["--dtype"], metavar="NAME", help=options.DTYPE_HELP),
+    click.Option(["--offload"], default="none", metavar="NAME", help=options.OFFLOAD_HELP),
+    click.Option(["--compat"], default="exact", metavar="NAME", help=options.COMPAT_HELP),
+    click.Option(["--tiled"], is_flag=True, help="Decode in tiles: less memory."),
+    click.Option(["--lora", "loras"], metavar="FILE[:SCALE]", multiple=True, help="An adapter, in any style; repeat."),
+    click.Option(["--vae"], metavar="FILE", help="The autoencoder, where the model lacks one."),
+    click.Option(["--text-encoder"], metavar="FILE", help="The CLIP encoder, where the model lacks one."),
+    click.Option(["--text-encoder-2"], metavar="FILE", help="The T5 encoder, where the model lacks one."),
+    click.Option(["--preview"], is_flag=True, help="Show it while it grows: on the terminal, or in NAME.preview.png."),
+    click.Option(["--json", "as_json"], is_flag=True, help="One JSON document instead of paths."),
+    click.Option(["--quiet"], is_flag=True, help="Nothing on standard error but errors."),
+]
+
+command = click.Command(
+    "generate",
+    params=OPTIONS,
+    callback=lambda **given: generate(_plain(Asked(**given))),
+    short_help="A picture from words.",
+    help=HELP,
+)

@@ -1,0 +1,133 @@
+"""Options that several commands share, and how their texts become the fields of `Request` and `Recipe`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fluxone.errors import BadFile, BadRequest, pick
+from fluxone.geometry import Resolution
+from fluxone.recipe import COMPATS, DTYPES, OFFLOADS
+from fluxone.variants import VARIANTS
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# The names of the tables in fluxone.sampling, which cannot be imported here: it needs torch. A test compares.
+SAMPLERS = ("euler", "heun", "midpoint", "dpmpp_2m", "euler_ancestral")
+SCHEDULES = ("linear", "shifted", "fixed", "beta", "constant")
+
+
+class Seed(click.ParamType):  # type: ignore[type-arg]  # generic in new clicks only
+    """A whole number, or `random`."""
+
+    name = "seed"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number, drawn from the system if `random`."""
+        if value == "random":
+            import secrets
+
+            return secrets.randbelow(2**32)
+        return int(click.INT.convert(value, param, ctx))
+
+
+DEVICE_HELP = "cpu, cuda, cuda:1, mps; the best there is by default."
+DTYPE_HELP = f"{', '.join(DTYPES)}; float32 on a CPU, else bfloat16 by default."
+OFFLOAD_HELP = f"{', '.join(OFFLOADS)}: what may wait outside the device."
+COMPAT_HELP = f"{', '.join(COMPATS)}: whose rounding and padding to follow."
+
+
+MODEL_HELP = "A name, a hub id, a file or a folder."
+
+
+def check_model(name: str) -> None:
+    """Refuse a bare word that is no model before anything slow is imported.
+
+    Raises:
+        UnknownName: it is no row, no hub id, no file and no folder.
+    """
+    if "/" not in name and not Path(name).exists() and not Path(name).suffix:
+        pick(VARIANTS, name, "model")
+
+
+def read_prompt(text: str) -> str:
+    """The prompt itself; `-` reads it from standard input.
+
+    Raises:
+        BadRequest: standard input is not text.
+    """
+    if text != "-":
+        return text
+    try:
+        return sys.stdin.buffer.read().decode("utf-8").strip()
+    except UnicodeDecodeError:
+        raise BadRequest("standard input is not UTF-8 text", hint="pipe the prompt in as text") from None
+
+
+def read_resolution(size: str | None, aspect: str | None, megapixels: float | None) -> Resolution | None:
+    """The resolution of `--size`, or of `--aspect` and `--megapixels`; None if neither is given.
+
+    Raises:
+        BadRequest: the options contradict each other or say no size.
+    """
+    if size is not None and aspect is not None:
+        raise BadRequest("both --size and --aspect are given", hint="drop one of them")
+    if aspect is None and megapixels is not None:
+        raise BadRequest("--megapixels is given without --aspect", hint="add --aspect 1:1, or use --size")
+    if aspect is not None:
+        megapixels = 1.0 if megapixels is None else megapixels
+        if not 0 < megapixels <= 64:
+            raise BadRequest(f"--megapixels is {megapixels:g}", hint="use a number above 0, at most 64")
+        return Resolution.from_aspect(aspect, megapixels * 1024 * 1024)
+    return None if size is None else Resolution.parse(size)
+
+
+def read_interval(text: str | None) -> tuple[float, float]:
+    """`0.1:0.8` as two numbers; None is the whole schedule.
+
+    Raises:
+        BadRequest: not two numbers.
+    """
+    if text is None:
+        return 0.0, 1.0
+    start, _, end = text.partition(":")
+    try:
+        return float(start), float(end)
+    except ValueError:
+        raise BadRequest(f"--cfg-interval is {text!r}", hint="write START:END, e.g. 0.1:0.8") from None
+
+
+def read_image(path: str) -> Image:
+    """The picture in the file, upright, as RGB.
+
+    Raises:
+        BadFile: there is no file, or no picture in it.
+    """
+    return _read(path, "RGB")
+
+
+def read_mask(path: str) -> Image:
+    """The mask in the file, upright, as greys: its alpha channel if it is not opaque, else its brightness.
+
+    Raises:
+        BadFile: there is no file, or no picture in it.
+    """
+    whole = _read(path, "RGBA")
+    alpha = whole.getchannel("A")
+    return whole.convert("L") if alpha.getextrema() == (255, 255) else alpha
+
+
+def _read(path: str, mode: str) -> Image:
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as opened:
+            return ImageOps.exif_transpose(opened).convert(mode)
+    except (FileNotFoundError, IsADirectoryError):
+        raise BadFile(f"there is no picture file {path}", hint="give the path of a PNG, JPEG or WebP file") from None
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise BadFile(f"{path} cannot be read as a picture: {error}", hint="give a PNG, JPEG or WebP file") from None

@@ -1,0 +1,119 @@
+"""`fluxone replay IMAGE`: make a picture again from its own metadata, and compare."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fluxone.cli import console, options
+from fluxone.errors import BadRequest
+from fluxone.recipe import Recipe
+from fluxone.variants import VARIANTS
+
+if TYPE_CHECKING:
+    from fluxone.provenance import Record
+
+EQUAL, DIFFERENT = 0, 1
+
+
+@click.command("replay", short_help="Make a picture again and compare.")
+@click.argument("image")
+@click.option("--init", metavar="IMAGE", help="The picture it started from, if it did.")
+@click.option("--mask", metavar="IMAGE", help="The mask, if it had one.")
+@click.option("--control", metavar="IMAGE", help="The picture of edges or depths, or the one they were found in.")
+@click.option("--reference", "references", metavar="IMAGE", multiple=True, help="A reference; give all, in order.")
+@click.option("--lora", "loras", metavar="FILE[:SCALE]", multiple=True, help="Its adapters where they lie now, all.")
+@click.option("--model", metavar="NAME", help="In place of the one that the record names.")
+@click.option("--tolerance", type=click.IntRange(0, 255), default=0, show_default=True, help="Difference that is fine.")
+@click.option("--device", metavar="NAME", help=options.DEVICE_HELP)
+@click.option("--offload", default="none", metavar="NAME", help=options.OFFLOAD_HELP)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@click.option("--quiet", is_flag=True, help="Nothing on standard error but errors.")
+def command(
+    image: str,
+    init: str | None,
+    mask: str | None,
+    control: str | None,
+    references: tuple[str, ...],
+    loras: tuple[str, ...],
+    model: str | None,
+    tolerance: int,
+    device: str | None,
+    offload: str,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Make IMAGE again from the record in its metadata, and report the largest difference of a pixel, 0 to 255.
+
+    The picture made again goes through the same file format. Exit code 0: no pixel differs by more than
+    the tolerance; 1: some do; 2: there is no record.
+    """
+    from fluxone import provenance
+
+    console.listen(quiet=quiet)
+    path = Path(image)
+    entry = provenance.read(path)
+    single = {"init": init, "mask": mask, "control": control}
+    readers = {"mask": options.read_mask}
+    given = {
+        role: None if file is None else readers.get(role, options.read_image)(file) for role, file in single.items()
+    }
+    request = provenance.request_of(path, **given, references=[options.read_image(file) for file in references])
+    name = model or entry.source or entry.model
+    from fluxone.assembly import assemble
+    from fluxone.cli.generate import make
+
+    if not quiet:
+        console.notice(f"loading {name}")
+    variant = entry.model if model is None and entry.model in VARIANTS else None
+    recipe = recipe_of(entry, device=device, offload=offload, loras=loras)
+    pipeline = assemble(name, recipe, variant=variant)
+    if pipeline.hashes != entry.hashes:
+        console.notice("notice: the model's weights are not the ones that made this picture")
+    with tempfile.TemporaryDirectory() as folder:
+        again = Path(folder) / f"again{path.suffix}"
+        make(pipeline, pipeline.resolve(request), again, preview=False, quiet=quiet)
+        largest, pixels = difference(path, again)
+    if as_json:
+        equal = largest <= tolerance
+        console.document({"image": image, "equal": equal, "largest_difference": largest, "pixels_that_differ": pixels})
+    else:
+        console.result(f"largest difference {largest} of 255, {pixels} pixels differ")
+    return EQUAL if largest <= tolerance else DIFFERENT
+
+
+def recipe_of(entry: Record, *, device: str | None, offload: str, loras: tuple[str, ...] = ()) -> Recipe:
+    """The recipe of the record, as far as this version knows its fields, on this machine's device.
+
+    Args:
+        loras: in place of the record's, which names files without their folders.
+    """
+    known = {field.name for field in fields(Recipe)}
+    kept = {name: value for name, value in entry.recipe.items() if name in known}
+    adapters = loras or tuple(kept.get("adapters", ()))
+    return Recipe(**{**kept, "device": device, "offload": offload, "adapters": adapters})
+
+
+def difference(one: Path, other: Path) -> tuple[int, int]:
+    """The largest difference of a channel's value, and how many pixels differ at all.
+
+    Raises:
+        BadRequest: the pictures have different sizes.
+    """
+    import numpy as np
+    from PIL import Image
+
+    arrays = []
+    for path in (one, other):
+        with Image.open(path) as picture:
+            arrays.append(np.asarray(picture.convert("RGB"), dtype=np.int16))
+    first, second = arrays
+    if first.shape != second.shape:
+        sizes = [f"{a.shape[1]}x{a.shape[0]}" for a in arrays]
+        raise BadRequest(f"{one} is {sizes[0]}, made again it is {sizes[1]}", hint="it was resized after it was made")
+    gaps = np.abs(first - second)
+    return int(gaps.max()), int((gaps.max(axis=2) > 0).sum())

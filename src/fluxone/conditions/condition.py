@@ -1,0 +1,84 @@
+"""What every kind of condition is made from and becomes, whichever door the pictures came in by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from jaxtyping import Float
+from torch import Tensor
+
+from fluxone.errors import BadRequest
+from fluxone.pixels import Mask, Pixels
+
+Tokens = Float[Tensor, "B L C"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """What was given besides words, each at the size that the network works at.
+
+    Attributes:
+        init: the picture to start from, or to repaint.
+        mask: 1 where it is repainted.
+        control: edges or depths, as a picture.
+        references: one batch a reference; their sizes differ.
+        layout: row of `LAYOUTS`.
+    """
+
+    init: Pixels | None = None
+    mask: Mask | None = None
+    control: Pixels | None = None
+    references: tuple[Pixels, ...] = ()
+    layout: str = "offset"
+
+
+    def repeated(self, times: int) -> Pictures:
+        """The same with every picture to encode so many times; references are only ever encoded to their mean."""
+        init, control = (None if p is None else p.repeat(times, 1, 1, 1) for p in (self.init, self.control))
+        return replace(self, init=init, control=control)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Studio:
+    """What conditions are made with.
+
+    Attributes:
+        sample: pixels -> latent: a sample of the posterior where the compatibility says so.
+        mean: pixels -> the mean latent.
+        batch: pictures that are drawn together.
+        factor: px a cell.
+        channels: of the latent.
+    """
+
+    sample: Callable[[Pixels], Tensor]
+    mean: Callable[[Pixels], Tensor]
+    batch: int
+    factor: int
+    channels: int
+
+    def encode(self, pixels: Pixels) -> Tensor:
+        """The latents of the whole batch."""
+        return self.whole(self.sample(pixels))
+
+    def whole(self, rows: Tensor) -> Tensor:
+        """As many rows as the batch has: fewer are taken again and again.
+
+        Raises:
+            BadRequest: the batch is no multiple of them.
+        """
+        if self.batch % len(rows):
+            raise BadRequest(f"{len(rows)} images for {self.batch} pictures", hint="give one, or one a prompt")
+        return rows.repeat(self.batch // len(rows), *[1] * (rows.ndim - 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extra:
+    """What a condition gives the network, float32 on the CPU; see `nn.inputs.Inputs` for the names."""
+
+    channels: Tokens | None = None
+    reference: Tokens | None = None
+    reference_ids: Float[Tensor, "R 3"] | None = None
+
+
+Condition = Callable[[Pictures, Studio], Extra]

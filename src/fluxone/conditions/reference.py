@@ -1,0 +1,101 @@
+"""References (Kontext): pictures whose tokens stand after those of the picture that is drawn.
+
+    picture --a size the model was trained on--> pixels --mean--> latent --pack--> tokens, at (index, row, column)
+
+A reference is told from the picture itself by its index in the positions. Several references are placed by a row of
+`LAYOUTS`; the released weights were trained with one reference, and `offset` is what works best with more.
+
+Source: black-forest-labs/flux, `sampling.prepare_kontext`; ComfyUI, `ldm/flux/model.py` (the offsets).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from fluxone.conditions.condition import Extra, Pictures, Studio
+from fluxone.geometry import TOKEN, Resolution
+from fluxone.nn.tokens import image_ids, pack
+from fluxone.pixels import Pixels
+
+Grid = tuple[int, int]  # rows and columns of tokens
+Place = tuple[int, int, int]  # index, and the row and column of the first token
+
+
+def reference(pictures: Pictures, studio: Studio) -> Extra:
+    """The tokens of all references, one after the other, and their positions."""
+    if not pictures.references:
+        return Extra()
+    latents = [studio.whole(studio.mean(pixels)) for pixels in pictures.references]
+    grids = [(latent.shape[-2] // 2, latent.shape[-1] // 2) for latent in latents]
+    places = PLACES[pictures.layout](grids)
+    ids = [positions(grid, place) for grid, place in zip(grids, places, strict=True)]
+    return Extra(reference=torch.cat([pack(latent) for latent in latents], dim=1), reference_ids=torch.cat(ids))
+
+
+def size_for(own: Resolution, size: int, token: int = TOKEN, *, auto_resize: bool = True) -> Resolution:
+    """The size that a reference is brought to: Kontext's nearest in aspect, or its own in whole tokens."""
+    whole = Resolution(height=max(own.height, token), width=max(own.width, token)).whole(token)
+    if not auto_resize:
+        return whole
+    return Resolution.preferred(whole.width / whole.height, size, token)
+
+
+def positions(grid: Grid, place: Place) -> Float[Tensor, "R 3"]:
+    """The positions of a grid of tokens whose first is at `place`."""
+    index, row, column = place
+    return image_ids(*grid, index=index) + torch.tensor([0.0, row, column])
+
+
+def offset(grids: Sequence[Grid]) -> list[Place]:
+    """All of index 1; each beside or below those before it, whichever keeps the whole nearer a square."""
+    places, height, width = [], 0, 0
+    for rows, columns in grids:
+        beside = rows + height > columns + width
+        row, column = (0, width) if beside else (height, 0)
+        places.append((1, row, column))
+        height, width = max(height, rows + row), max(width, columns + column)
+    return places
+
+
+def index(grids: Sequence[Grid]) -> list[Place]:
+    """Each at the origin, with indices 1, 2, 3, ..."""
+    return [(number, 0, 0) for number in range(1, len(grids) + 1)]
+
+
+def together(grids: Sequence[Grid]) -> list[Place]:
+    """One reference, made of all."""
+    assert len(grids) == 1, "stitch them first"
+    return [(1, 0, 0)]
+
+
+def stitched(pictures: Sequence[Pixels]) -> Pixels:
+    """One picture of all, side by side, each brought to the height of the first."""
+    height = pictures[0].shape[-2]
+    scaled = [
+        pixels
+        if pixels.shape[-2] == height
+        else F.interpolate(
+            pixels, size=(height, max(1, round(pixels.shape[-1] * height / pixels.shape[-2]))), mode="area"
+        )
+        for pixels in pictures
+    ]
+    return torch.cat(scaled, dim=-1)
+
+
+def joined(references: Sequence[Pixels], layout: str, size: int, token: int, auto_resize: bool) -> tuple[Pixels, ...]:
+    """The references as their layout wants them: one by one, or stitched to one of a size of its own."""
+    if len(references) < 2 or PLACES[layout] is not PLACES["stitched"]:
+        return tuple(references)
+    whole = stitched(references)
+    own = Resolution(height=whole.shape[-2], width=whole.shape[-1])
+    target = size_for(own, size, token, auto_resize=auto_resize)
+    return (F.interpolate(whole, size=(target.height, target.width), mode="area"),)
+
+
+# `stitched` references have become one picture before they are placed.
+PLACES: dict[str, Callable[[Sequence[Grid]], list[Place]]] = {"offset": offset, "index": index, "stitched": together}

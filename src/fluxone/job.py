@@ -1,0 +1,101 @@
+"""What a walk from noise to picture needs, as tensors, and how batches of it are put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fluxone.conditions.blend import Keep
+from fluxone.conditions.condition import Extra
+from fluxone.errors import BadRequest
+from fluxone.nn.tokens import pack
+from fluxone.sampling.noise import Draw
+from fluxone.sampling.samplers import State
+from fluxone.text.encode import Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A batch of B pictures of one size.
+
+    Attributes:
+        x: where the walk starts, packed, float32.
+        sigmas: noise levels, ending in 0.
+        grid: rows and columns of tokens.
+        draw: fresh noise of the shape of `x`, for samplers that want it.
+        extra: what the network is given besides.
+        keep: what is put back after each step, where a mask leaves a part of a picture as it is.
+    """
+
+    text: Text
+    negative: Text | None
+    x: State
+    sigmas: list[float]
+    grid: tuple[int, int]
+    guidance: float
+    cfg: float
+    cfg_interval: tuple[float, float]
+    sampler: str
+    draw: Draw
+    extra: Extra = field(default_factory=Extra)
+    keep: Keep | None = None
+
+
+def join(texts: Sequence[Text]) -> Text:
+    """One batch of several encoded texts.
+
+    Raises:
+        BadRequest: they are of different lengths.
+    """
+    if len(texts) == 1:
+        return texts[0]
+    if len({text.txt.shape[1] for text in texts}) > 1:
+        raise BadRequest("the prompts are of different lengths in tokens", hint="make them one by one")
+    return Text(
+        txt=torch.cat([text.txt for text in texts]),
+        pooled=torch.cat([text.pooled for text in texts]),
+        cut=tuple(cut for text in texts for cut in text.cut),
+        clip_cut=tuple(cut for text in texts for cut in text.clip_cut),
+    )
+
+
+def repeat(text: Text, times: int) -> Text:
+    """Each row of an encoded text `times` times, side by side."""
+    if times == 1:
+        return text
+    return Text(
+        txt=text.txt.repeat_interleave(times, 0),
+        pooled=text.pooled.repeat_interleave(times, 0),
+        cut=tuple(cut for cut in text.cut for _ in range(times)),
+        clip_cut=tuple(cut for cut in text.clip_cut for _ in range(times)),
+    )
+
+
+def spread(text: Text, batch: int) -> Text:
+    """One row for each of `batch` pictures: those there are, or the only one.
+
+    Raises:
+        BadRequest: there is another number of rows.
+    """
+    if len(text.txt) == 1:
+        return repeat(text, batch)
+    if len(text.txt) != batch:
+        raise BadRequest(f"{len(text.txt)} negative prompts for {batch} prompts", hint="give one, or as many")
+    return text
+
+
+def packed(latents: Tensor, shape: tuple[int, int, int, int]) -> State:
+    """The caller's latents as tokens: they are that already, or of `shape` (B C h w).
+
+    Raises:
+        BadRequest: they are neither.
+    """
+    batch, channels, height, width = shape
+    tokens = (batch, height * width // 4, 4 * channels)
+    if latents.shape not in (shape, tokens):
+        raise BadRequest(f"latents are of shape {tuple(latents.shape)}", hint=f"{tokens} or {shape} fit this size")
+    plain = latents.detach().float().cpu()
+    return pack(plain) if plain.ndim == 4 else plain

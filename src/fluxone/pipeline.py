@@ -1,0 +1,396 @@
+"""The natural path of a prompt: request -> text, noise, schedule -> steps -> latents -> pixels -> pictures.
+
+    resolve   fill in what the request leaves open, round the size to whole tokens
+    prepare   text, noise (or a noised picture), noise levels                        -> Job
+    walk      modulation for all levels at once, then the sampler                    -> Step, Step, ...
+    decode    tokens -> latent -> pixels
+
+The pipeline asks the variant's row and the compatibility profile, never a name. It reads no files.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fluxone import pixels as px
+from fluxone.conditions import extra_of, keep_of
+from fluxone.conditions.condition import Extra, Studio
+from fluxone.conditions.expand import unfolded
+from fluxone.conditions.given import framed, pictures_of
+from fluxone.conditions.paste import changed, paste
+from fluxone.errors import BadRequest, BrokenModel, MissingParts, pick
+from fluxone.geometry import Resolution
+from fluxone.job import Job, join, repeat
+from fluxone.lora.adapters import Adapters
+from fluxone.lora.course import along, by_row
+from fluxone.nn.inputs import Inputs
+from fluxone.nn.tokens import image_ids, pack, unpack
+from fluxone.offload import Offload
+from fluxone.recipe import Recipe
+from fluxone.request import MAX_SEED, Request, Result, check_pictures, given_by
+from fluxone.sampling.guidance import tabulate, true_guidance, velocity
+from fluxone.sampling.noise import Source, gaussian, generators
+from fluxone.sampling.profiles import PROFILES, concrete
+from fluxone.sampling.samplers import SAMPLERS, State, Step, visited
+from fluxone.sampling.schedule import SCHEDULES, Shift, remaining
+from fluxone.text.encode import Text, TextEncoders
+from fluxone.weights.identify import condition
+from fluxone.weights.keymap import CLIP, T5, TRANSFORMER
+from fluxone.weights.load import Bundle, first_nonfinite
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+log = logging.getLogger("fluxone")
+
+CACHED = 64  # encoded prompts that are kept
+TILE = 512  # px: of tiled decoding and encoding
+LOOKED_THROUGH = ("modulators",)  # together with the transformer, which they are inside
+LOGVAR = (-30.0, 20.0)  # bounds of the posterior's logarithm of variance. Source: diffusers
+
+
+class Pipeline:
+    """A loaded model and how to run it. Call it with a request, or walk through the steps of one.
+
+    Attributes:
+        token: width and height of a token, px.
+        dtype: of the transformer.
+        adapters: LoRA and its relatives, loaded and working.
+    """
+
+    def __init__(self, bundle: Bundle, recipe: Recipe, text: TextEncoders | None, on_device: Offload) -> None:
+        self.bundle = bundle
+        self.recipe = recipe
+        self.variant = bundle.variant
+        self.transformer = bundle.transformer
+        self.autoencoder = bundle.autoencoder
+        self.text = text
+        self.on_device = on_device
+        self.profile = PROFILES[recipe.compat]
+        self.tile = TILE if recipe.tiled else None
+        self.dtype = next(bundle.transformer.parameters()).dtype
+        self.token = 2 * bundle.autoencoder.shape.factor
+        self._texts: OrderedDict[tuple[str, str, int], Text] = OrderedDict()
+        self._sound = set(LOOKED_THROUGH)  # parts whose weights need not be looked through again
+        modules = {TRANSFORMER: bundle.transformer, T5: bundle.t5, CLIP: bundle.clip}
+        self.adapters = Adapters(
+            {name: module for name, module in modules.items() if module is not None},
+            width=bundle.transformer.shape.hidden,
+            dtype=self.dtype,
+            changed=self._adapted,
+        )
+
+    def __call__(self, request: Request, *, on_step: Callable[[Step], None] | None = None, batch: int = 1) -> Result:
+        """Make the pictures of a request.
+
+        Args:
+            on_step: called after each step of each batch.
+            batch: pictures that are made together. A picture is the same to about 1e-5 whatever the batch, and
+                to the last bit if it is 1.
+
+        Raises:
+            BadRequest: the request contradicts itself or the model.
+            BrokenModel: the model computed NaN or infinity.
+        """
+        request = self.resolve(request)
+        seeds = [(request.seed + i) % (MAX_SEED + 1) for i in range(request.count)]
+        images: list[Image] = []
+        seconds = {"text": 0.0, "steps": 0.0, "decode": 0.0}
+        for start in range(0, request.count, batch):
+            part = replace(request, seed=seeds[start], count=min(batch, request.count - start))
+            with _clock(seconds, "text"):
+                job = self.prepare(part)
+            with _clock(seconds, "steps"):
+                x = job.x
+                for step in self.walk(job):
+                    x = step.x
+                    if on_step is not None:
+                        on_step(step)
+                    x = step.x
+            with _clock(seconds, "decode"):
+                drawn = px.to_images(px.unit(self.decode(x, job.grid)))
+                images += [self.finish(image, request) for image in drawn]
+        return Result(images=images, request=request, seeds=seeds, seconds=seconds)
+
+    def steps(self, request: Request) -> Iterator[Step]:
+        """Walk from noise to latents, all `count` pictures in one batch; `decode` makes pixels of the last `x`."""
+        yield from self.walk(self.prepare(self.resolve(request)))
+
+    def resolve(self, request: Request, *, checked: bool = False) -> Request:
+        """Fill in the variant's defaults and round the size down to whole tokens, with a notice.
+
+        Args:
+            checked: whether the pictures are not in the request and have been checked by the caller.
+
+        Raises:
+            BadRequest: the size is less than one token, or the pictures are not those that the model takes.
+            UnknownName: there is no such sampler or schedule.
+        """
+        pick(SAMPLERS, request.sampler, "sampler")
+        if not checked:
+            check_pictures(self.variant, given_by(request))
+            if request.paste is not None and request.init is None and not request.references:
+                raise BadRequest("paste is given without a picture", hint="give init or references too")
+        filled = request.resolve(self.variant)
+        if request.schedule is None and filled.schedule == "shifted" and self.profile.schedule is not None:
+            filled = replace(filled, schedule=self.profile.schedule)
+        pick(SCHEDULES, filled.schedule or "", "schedule")
+        return replace(filled, resolution=self.whole(size_of(filled)))
+
+    def whole(self, resolution: Resolution) -> Resolution:
+        """The size that is made: rounded down to whole tokens, with a notice if that changes it."""
+        rounded = resolution.whole(self.token)
+        if rounded != resolution:
+            log.warning("%s is no multiple of %d px each way: making %s", resolution, self.token, rounded)
+        return rounded
+
+    def prepare(self, request: Request) -> Job:
+        """Encode the prompts, draw the noise and lay out the noise levels of a resolved request."""
+        count, tokens = request.count, request.text_tokens
+        sources = generators((request.seed + i) % (MAX_SEED + 1) for i in range(count))
+        text = self.encode([request.prompt], [request.clip_prompt], tokens)
+        negative = self.encode([request.negative], [request.clip_negative], tokens) if request.cfg > 1 else None
+        rows, columns = grid = self.grid(request)
+        shape = (count, self.autoencoder.shape.latent, 2 * rows, 2 * columns)
+        dtype = concrete(self.profile.noise, self.dtype)
+        sigmas = self.sigmas(request)
+
+        def noise() -> Tensor:
+            return pack(gaussian(sources, shape, dtype).float())
+
+        posterior = self.profile.posterior
+        pictures = pictures_of(unfolded(request), size=self.variant.size, token=self.token)
+        if posterior:
+            pictures = pictures.repeated(count)  # each picture of a batch has a sample of its own
+        studio = self.studio(count, sources, posterior=posterior)
+        extra = extra_of(self.variant, pictures, studio, early=True)
+        picture = None if pictures.init is None else pack(studio.encode(pictures.init))
+        drawn = x = noise()
+        if picture is not None:
+            sigmas = remaining(sigmas, request.strength or 0.0)
+            x = sigmas[0] * drawn + (1 - sigmas[0]) * picture
+        extra = extra or extra_of(self.variant, pictures, studio, early=False) or Extra()
+        return Job(
+            text=repeat(text, count),
+            negative=None if negative is None else repeat(negative, count),
+            x=x,
+            sigmas=sigmas,
+            grid=grid,
+            guidance=request.guidance or 0.0,
+            cfg=request.cfg,
+            cfg_interval=request.cfg_interval,
+            sampler=request.sampler,
+            draw=noise,
+            extra=extra,
+            keep=None if picture is None else keep_of(self.variant, pictures, picture, drawn, studio, soft=True),
+        )
+
+    def studio(self, batch: int, sources: Source, *, posterior: bool) -> Studio:
+        """What conditions of a batch are made with."""
+
+        def sample(pixels: px.Pixels) -> Tensor:
+            return self.encode_pixels(pixels, sources, posterior=posterior)
+
+        def mean(pixels: px.Pixels) -> Tensor:
+            return self.encode_pixels(pixels, None, posterior=False)
+
+        shape = self.autoencoder.shape
+        return Studio(sample=sample, mean=mean, batch=batch, factor=shape.factor, channels=shape.latent)
+
+    def finish(self, image: Image, request: Request) -> Image:
+        """What was drawn as the person gets it: in the frame of the given picture, pasted into it if asked."""
+        request = unfolded(request)
+        image = framed(image, request, self.token)
+        whole = request.init or next(iter(request.references), None)
+        if request.paste is None or whole is None:
+            return image
+        whole = whole.convert("RGB") if whole.size == image.size else whole.convert("RGB").resize(image.size)
+        mask = request.mask or changed(image, whole, request.paste)
+        return paste(image, whole, mask, request.paste)
+
+    def sigmas(self, request: Request) -> list[float]:
+        """The noise levels of a resolved request, ending in 0: its own, or its schedule's."""
+        if request.sigmas is not None:
+            return [*request.sigmas, 0.0]
+        rows, columns = self.grid(request)
+        schedule = pick(SCHEDULES, request.schedule or "", "schedule")
+        return schedule(request.steps or self.variant.steps, rows * columns, Shift.of(self.variant))
+
+    def grid(self, request: Request) -> tuple[int, int]:
+        """Rows and columns of tokens of a resolved request."""
+        return size_of(request).grid_of(self.token)
+
+    def encode(self, prompts: Sequence[str], clip_prompts: Sequence[str | None], tokens: int | None) -> Text:
+        """Encode prompts one by one, so that none depends on its neighbours; what was encoded before is reused.
+
+        Raises:
+            MissingParts: the model came without text encoders.
+        """
+        length = tokens or self.variant.text_tokens
+        keys = [
+            (prompt, prompt if clip is None else clip, length)
+            for prompt, clip in zip(prompts, clip_prompts, strict=True)
+        ]
+        if absent := [key for key in dict.fromkeys(keys) if key not in self._texts]:
+            if self.text is None:
+                raise MissingParts("this model has no text encoders", hint="give text_encoder and text_encoder_2")
+            with self.using("text"), torch.inference_mode():
+                for key in absent:
+                    text = self.text.encode([key[0]], [key[1]], tokens=length, compat=self.recipe.compat)
+                    self._texts[key] = text
+                    if text.cut[0] > 0:
+                        log.warning("the prompt is %d tokens too long for %d: its end is not read", text.cut[0], length)
+        for key in keys:
+            self._texts.move_to_end(key)
+        found = [self._texts[key] for key in keys]
+        while len(self._texts) > CACHED:
+            self._texts.popitem(last=False)
+        return join(found)
+
+    def encode_pixels(self, pixels: px.Pixels, sources: Source, *, posterior: bool) -> Tensor:
+        """The latent (B C h w, float32, on the CPU) of pixels in -1..1: the mean, or a sample of the posterior."""
+        with self.using("autoencoder"), torch.inference_mode():
+            weight = next(self.autoencoder.parameters())
+            pixels = pixels.to(self.on_device.device, weight.dtype)
+            if not posterior:
+                return self.autoencoder.encode(pixels, tile=self.tile).float().cpu()
+            mean, logvar = self.autoencoder.moments(pixels)
+            spread = (0.5 * logvar.clamp(*LOGVAR)).exp()
+            z = mean + spread * gaussian(sources, mean.shape, mean.dtype).to(mean.device)
+            shape = self.autoencoder.shape
+            return (shape.scale * (z - shape.shift)).float().cpu()
+
+    def walk(self, job: Job) -> Iterator[Step]:
+        """Walk from the job's start to its latents; what the caller puts into `Step.x` is where it goes on.
+
+        Raises:
+            BrokenModel: a step is not finite.
+        """
+        sampler = pick(SAMPLERS, job.sampler, "sampler")
+        levels = visited(sampler, job.sigmas)
+        device, model = self.on_device.device, self.transformer
+        if not levels:
+            return
+        sides = [self._inputs(job, text) for text in (job.text, job.negative) if text is not None]
+        rows = by_row(self.adapters, job.sigmas, levels, job.x.shape[0])
+        with self.using("modulators"), rows:
+            rounding = self.profile.rounding(self.dtype)
+            tables = [tabulate(model, side, levels, rounding=rounding) for side in sides]
+        with self.using("transformer"):
+            v = velocity(model, sides[0], tables[0])
+            if len(sides) > 1:
+                away = velocity(model, sides[1], tables[1])
+                v = true_guidance(v, away, scale=job.cfg, sigmas=job.sigmas, interval=job.cfg_interval)
+            v = along(self.adapters, v, job.sigmas)
+            state = concrete(self.profile.state, self.dtype)
+            keep = None if job.keep is None else job.keep.to(device)
+            for step in sampler(v, job.x.to(device), job.sigmas, lambda: job.draw().to(device)):
+                step.x = step.x.to(state).float()
+                if keep is not None:
+                    step.x = keep(step.x, step.sigma)
+                self._check("transformer", step.x)
+                yield step
+
+    def decode(self, x: State, grid: tuple[int, int]) -> px.Pixels:
+        """Pixels, about -1..1, float32, of the latents that a walk ended with; one picture after the other.
+
+        Raises:
+            BrokenModel: a pixel is not finite.
+        """
+        with self.using("autoencoder"), torch.inference_mode():
+            weight = next(self.autoencoder.parameters())
+            latent = self.latent(x, grid).to(self.on_device.device, weight.dtype)
+            out = torch.cat([self.autoencoder.decode(one, tile=self.tile).float() for one in torch.split(latent, 1)])
+            self._check("autoencoder", out)
+        return out.clone()
+
+    def latent(self, x: State, grid: tuple[int, int]) -> Tensor:
+        """The latent (B C h w) of a step's tokens."""
+        return unpack(x, *grid)
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Fingerprints of all that draws: the model's parts, and the adapters that work."""
+        return {**self.bundle.hashes, **self.adapters.hashes}
+
+    def forget(self) -> None:
+        """Drop what was learnt about the weights, encoded prompts above all; for when they have changed."""
+        self._texts.clear()
+        self._sound = set(LOOKED_THROUGH)
+
+    def _adapted(self, parts: set[str]) -> None:
+        """What follows from another choice of adapters: other texts, or a condition that a control LoRA brings."""
+        if parts != {TRANSFORMER}:
+            self._texts.clear()
+        wide = self.adapters.in_channels
+        if wide is None or wide <= self.bundle.variant.shape.in_channels:
+            self.variant = self.bundle.variant
+            return
+        kind = condition(replace(self.bundle.variant.shape, in_channels=wide), self.autoencoder.shape.factor)
+        assert kind is not None, "wider than the noise"
+        self.variant = replace(self.bundle.variant, takes=(kind,))
+
+    def _inputs(self, job: Job, text: Text) -> Inputs:
+        device, batch = self.on_device.device, job.x.shape[0]
+        guidance = torch.full((batch,), job.guidance, device=device) if self.variant.guided else None
+        channels, reference = (
+            None if tokens is None else tokens.to(device, self.dtype)
+            for tokens in (job.extra.channels, job.extra.reference)
+        )
+        return Inputs(
+            txt=text.txt.to(device, self.dtype),
+            pooled=text.pooled.to(device, self.dtype),
+            guidance=guidance,
+            ids=image_ids(*job.grid).to(device),
+            channels=channels,
+            reference=reference,
+            reference_ids=job.extra.reference_ids,
+        )
+
+    @contextmanager
+    def using(self, name: str) -> Iterator[None]:
+        """A context in which a part can compute; at its first use its weights are looked through.
+
+        That costs one pass over them, and is needed: attention on a CPU turns NaN into 0, and the picture would
+        look like one.
+
+        Raises:
+            BrokenModel: a weight is NaN or infinite.
+        """
+        with self.on_device(name):
+            if name not in self._sound:
+                for module in self.on_device.parts[name]:
+                    if weight := first_nonfinite(module):
+                        raise BrokenModel(
+                            f"{type(module).__name__}: the weight {weight} holds NaN or infinity; no picture is made",
+                            hint="the file is broken: get it again",
+                        )
+                self._sound.add(name)
+            yield
+
+    def _check(self, name: str, values: Tensor) -> None:
+        if not torch.isfinite(values).all():
+            hint = "its weights are finite; try dtype bfloat16 or float32" if self.dtype == torch.float16 else None
+            raise BrokenModel(f"the {name} computed values that are not finite; no picture is made", hint=hint)
+
+
+def size_of(request: Request) -> Resolution:
+    """The size of a resolved request."""
+    assert request.resolution is not None, "resolve the request first"
+    return request.resolution
+
+
+@contextmanager
+def _clock(seconds: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[name] += time.perf_counter() - start

@@ -1,0 +1,57 @@
+"""How to run a model: precision, where it lives, and whose rounding to follow. Not what to draw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fluxone.errors import BadRequest, pick
+
+DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2}  # name -> bytes a number
+OFFLOADS = {
+    "none": "everything stays on the device",
+    "model": "each part comes to the device when its turn comes",
+    "block": "the transformer's blocks come one by one",
+}
+COMPATS = {
+    "exact": "float32 sigma, time and guidance; noise drawn in float32",
+    "bfl": "time and guidance rounded to bfloat16 as the reference implementation does",
+    "diffusers": "rounding of time and guidance to the model's dtype, as diffusers does",
+    "comfy": "float32 time, constant mu of 1.15, T5 padded to at least 256 tokens and never cut",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to run a model.
+
+    Attributes:
+        dtype: of the transformer and text encoders; None is float32 on a CPU, else bfloat16.
+        device: as torch writes it, `cpu`, `cuda`, `cuda:1`, `mps`; None picks the best there is.
+        offload: row of `OFFLOADS`.
+        compat: row of `COMPATS`: whose rounding and padding to follow.
+        adapters: LoRAs and their relatives as `FILE` or `FILE:SCALE`; a hub id or `civitai:VERSION` serves as FILE.
+        tiled: decode and encode pictures in tiles: less memory, same picture up to rounding.
+        vae, text_encoder, text_encoder_2: files or folders of parts that the model's own lacks.
+        token: hub access token; None is the one that `hf auth login` stored.
+    """
+
+    dtype: str | None = None
+    device: str | None = None
+    offload: str = "none"
+    compat: str = "exact"
+    attention: str = "sdpa"
+    compile: bool = False
+    adapters: tuple[str, ...] = ()
+    tiled: bool = False
+    vae: str | None = None
+    text_encoder: str | None = None
+    text_encoder_2: str | None = None
+    token: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype is not None:
+            pick(DTYPES, self.dtype, "dtype")
+        pick(OFFLOADS, self.offload, "offload")
+        pick(COMPATS, self.compat, "compat profile")
+        if self.device is not None and self.device.split(":")[0] not in ("cpu", "cuda", "mps", "xpu"):
+            raise BadRequest(f"device is {self.device!r}", hint="use cpu, cuda, cuda:N, mps or xpu")

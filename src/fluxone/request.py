@@ -1,0 +1,216 @@
+"""What picture is wanted: `Request`, checked once, and `Result`, what came of it.
+
+`None` means the variant's own default; `Request.resolve` fills it in from the row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from fluxone.errors import BadRequest, pick
+from fluxone.geometry import MAX_SIDE, TOKEN, Resolution
+from fluxone.variants import VARIANTS, Kind
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from fluxone.variants import Variant
+
+MAX_PROMPT = 20_000  # characters: longer is a file pasted by mistake
+MAX_STEPS = 1000
+MAX_COUNT = 256
+MAX_SEED = 2**63 - 1
+MAX_REFERENCES = 16
+ROOM = 2.25  # times the variant's own area: a larger picture to repaint is worked on at that area
+LAYOUTS = {
+    "offset": "each reference beside or below those before it, as ComfyUI places them",
+    "index": "each reference at the origin, with an index of its own",
+    "stitched": "all references side by side as one picture",
+}
+PICTURES = ("init", "mask", "control", "references")  # fields that hold pictures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One picture, or `count` of them whose seeds follow each other.
+
+    Attributes:
+        resolution: of the picture; None is the variant's own size, in the aspect of `init` if there is one.
+        prompt: what T5 reads; CLIP reads it too unless `clip_prompt` is given.
+        negative: what to avoid; only with `cfg` above 1.
+        cfg: true classifier-free guidance, two passes a step; 1 is off.
+        cfg_interval: shares of the schedule (0 = noise, 1 = picture) between which cfg applies.
+        guidance: the distilled guidance, where the variant has it.
+        sigmas: own noise levels, falling from at most 1; the last 0 is added. Overrides `steps`.
+        schedule: row of `SCHEDULES`; None is the variant's own.
+        init: picture to start from, with `strength` 0 (keep it) to 1 (forget it).
+        mask: white where `init` is repainted, grey where it is in part.
+        control: the edges or depths to follow; with a `detector` the picture that they are found in.
+        references: pictures to look at (Kontext), placed by `layout`, a row of `LAYOUTS`.
+        auto_resize: whether references are brought to the sizes that the variant was trained on.
+        frame: size of the finished picture, where that is the given picture's own: what is drawn is cut and scaled
+            to it. Filled in when no resolution is asked for.
+        expand: px by which `init` grows to the left, right, top and bottom; the mask is over what is new.
+        paste: px; the finished picture keeps `init` to the last bit outside the mask, and goes over into what was
+            drawn within this distance inside it. Without a mask, what changed from it or from the first reference is
+            inside. With `expand` it is how far the new picture reaches into the old one. None pastes nothing.
+        text_tokens: length that T5 prompts are padded to.
+    """
+
+    prompt: str = ""
+    clip_prompt: str | None = None
+    negative: str = ""
+    clip_negative: str | None = None
+    resolution: Resolution | None = None
+    seed: int = 0
+    count: int = 1
+    steps: int | None = None
+    guidance: float | None = None
+    cfg: float = 1.0
+    cfg_interval: tuple[float, float] = (0.0, 1.0)
+    sampler: str = "euler"
+    schedule: str | None = None
+    sigmas: tuple[float, ...] | None = None
+    init: Image | None = field(default=None, repr=False)
+    strength: float | None = None
+    mask: Image | None = field(default=None, repr=False)
+    control: Image | None = field(default=None, repr=False)
+    detector: str | None = None
+    references: tuple[Image, ...] = field(default=(), repr=False)
+    layout: str = "offset"
+    auto_resize: bool = True
+    frame: Resolution | None = None
+    expand: tuple[int, int, int, int] | None = None
+    paste: int | None = None
+    text_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_text("prompt", self.prompt)
+        _check_text("negative prompt", self.negative)
+        for text in (self.clip_prompt, self.clip_negative):
+            _check_text("prompt for CLIP", "" if text is None else text)
+        _within("seed", self.seed, 0, MAX_SEED, whole=True)
+        _within("count", self.count, 1, MAX_COUNT, whole=True)
+        if self.steps is not None:
+            _within("steps", self.steps, 1, MAX_STEPS, whole=True)
+        if self.guidance is not None:
+            _within("guidance", self.guidance, 0, 1000)
+        _within("cfg", self.cfg, 0, 100)
+        if self.strength is not None:
+            _within("strength", self.strength, 0, 1)
+        if self.paste is not None:
+            _within("paste", self.paste, 0, 1000, whole=True)
+        if self.expand is not None:
+            if self.mask is not None:
+                raise BadRequest("a picture is to be expanded by a mask of its own", hint="leave one of them out")
+            for margin in self.expand:
+                _within("expand", margin, 0, MAX_SIDE, whole=True)
+        pick(LAYOUTS, self.layout, "layout of references")
+        if len(self.references) > MAX_REFERENCES:
+            raise BadRequest(f"{len(self.references)} references are given", hint=f"give at most {MAX_REFERENCES}")
+        if self.text_tokens is not None:
+            _within("text tokens", self.text_tokens, 1, 512, whole=True)
+        start, end = self.cfg_interval
+        if not 0 <= start <= end <= 1:
+            raise BadRequest(f"cfg interval is {start} to {end}", hint="use two rising shares between 0 and 1")
+        if self.sigmas is not None:
+            _check_sigmas(self.sigmas)
+
+    def resolve(self, variant: Variant) -> Request:
+        """The same request with every `None` that has a default in the variant's row filled in."""
+        resolution, frame = self._sizes(variant)
+        return replace(
+            self,
+            resolution=resolution,
+            frame=frame,
+            steps=len(self.sigmas) if self.sigmas is not None else self.steps or variant.steps,
+            guidance=variant.guidance if self.guidance is None else self.guidance,
+            schedule=self.schedule or ("shifted" if variant.shifted else "linear" if variant.shift == 1 else "fixed"),
+            strength=variant.strength if self.strength is None else self.strength,
+            text_tokens=self.text_tokens or variant.text_tokens,
+        )
+
+    def _sizes(self, variant: Variant) -> tuple[Resolution, Resolution | None]:
+        """The size that is drawn, and that of the finished picture where it is a given picture's own."""
+        if self.resolution is not None:
+            return self.resolution, self.frame
+        given = self.init or self.control or next(iter(self.references), None)
+        if given is None:
+            return Resolution(height=variant.size, width=variant.size), None
+        left, right, top, bottom = self.expand or (0, 0, 0, 0)
+        own = Resolution(height=given.height + top + bottom, width=given.width + left + right)
+        if self.init is not None and self.mask is None and self.expand is None:
+            return Resolution.from_aspect(f"{own.width}:{own.height}", variant.size**2), None
+        if self.init is None and self.control is None:
+            if self.auto_resize:
+                return Resolution.preferred(own.width / own.height, variant.size), own
+            return Resolution(height=max(TOKEN, own.height), width=max(TOKEN, own.width)).whole(), own
+        if own.width * own.height <= ROOM * variant.size**2:
+            return own.up(), own
+        return Resolution.from_aspect(f"{own.width}:{own.height}", variant.size**2), own
+
+
+def given_by(request: Request) -> frozenset[str]:
+    """Which of the fields in `PICTURES` a request fills; a picture to expand brings its mask with it."""
+    filled = {name for name in PICTURES if getattr(request, name)}
+    return frozenset(filled | {"mask"} if request.expand is not None else filled)
+
+
+def check_pictures(variant: Variant, given: frozenset[str]) -> None:
+    """See that a variant is given what it takes, and nothing that it cannot use.
+
+    Args:
+        given: those of the fields in `PICTURES` that hold one.
+
+    Raises:
+        BadRequest: a picture is missing, or the variant takes none of its kind.
+    """
+    for kind, name in ((Kind.REFERENCE, "references"), (Kind.CONTROL, "control")):
+        if name in given and kind not in variant.takes:
+            rows = [row.name for row in VARIANTS.values() if kind in row.takes]
+            raise BadRequest(f"{variant.name} takes no {kind.value}", hint=f"models that do: {', '.join(rows)}")
+    if "mask" in given and "init" not in given:
+        raise BadRequest("a mask is given without the picture that it is of", hint="give that picture too")
+    for kind, names in ((Kind.FILL, ("init", "mask")), (Kind.CONTROL, ("control",))):
+        if kind in variant.takes and not given.issuperset(names):
+            wanted = f"{kind.value} and the picture that it is of" if len(names) > 1 else kind.value
+            raise BadRequest(f"{variant.name} cannot draw without a {wanted}", hint=f"give {' and '.join(names)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Pictures in the order of their seeds, and the resolved request that made them."""
+
+    images: list[Image]
+    request: Request
+    seeds: list[int]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def _check_text(name: str, text: object) -> None:
+    if not isinstance(text, str):
+        raise BadRequest(f"{name} is {type(text).__name__}, not text")
+    if len(text) > MAX_PROMPT:
+        raise BadRequest(f"{name} has {len(text)} characters", hint=f"use at most {MAX_PROMPT}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadRequest(f"{name} holds {text[error.start]!r}, which is no character", hint="give UTF-8") from None
+
+
+def _within(name: str, value: float, low: float, high: float, *, whole: bool = False) -> None:
+    kinds: tuple[type, ...] = (int,) if whole else (int, float)
+    if not isinstance(value, kinds) or isinstance(value, bool) or not math.isfinite(value):
+        raise BadRequest(f"{name} is {value!r}", hint=f"use a {'whole ' if whole else ''}number from {low} to {high}")
+    if not low <= value <= high:
+        raise BadRequest(f"{name} is {value}", hint=f"use {low} to {high}")
+
+
+def _check_sigmas(sigmas: Sequence[float]) -> None:
+    falling = all(a > b for a, b in pairwise(sigmas))
+    if not sigmas or not falling or not all(math.isfinite(s) and 0 < s <= 1 for s in sigmas):
+        raise BadRequest("sigmas must fall from at most 1 to above 0", hint="leave out the last 0, it is added")

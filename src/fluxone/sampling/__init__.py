@@ -1,0 +1,1 @@
+"""From noise to picture: noise, schedules of noise levels, samplers that walk along them, and guidance."""

@@ -1,0 +1,61 @@
+"""Seed -> scene; which combinations are held out; endless streams of scenes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from random import Random
+
+from fluxone.errors import pick
+from fluxone.storybook.captions import caption
+from fluxone.storybook.compose import KINDS
+from fluxone.storybook.spec import Facts, Scene, Sprite
+from fluxone.storybook.worlds import World
+
+HELD_OUT = 0.05  # share of the combinations that training never sees
+STYLED = 0.125  # share of the scenes in a style, in worlds that have any
+HORIZONS = (59.0, 61.0, 63.0)
+
+
+def scene(seed: int, world: World) -> Scene:
+    """The scene of that seed: the same on every machine, for ever, as long as the tables stay."""
+    r = Random(seed)
+    kind = r.choices(tuple(world.kinds), weights=tuple(world.kinds.values()))[0]
+    draft = pick(KINDS, kind, "kind of storybook scene")(r, world)
+    stage = r.choice(world.stages)
+    facts = Facts(things=draft.things, relations=draft.relations, texts=draft.texts, stage=stage)
+    bare = Scene(
+        seed=seed,
+        kind=kind,
+        items=draft.items,
+        stage=stage,
+        stage_seed=r.randrange(1 << 30),
+        horizon=r.choice(HORIZONS),
+        facts=facts,
+        key=draft.key,
+    )
+    if world.styles and r.random() < STYLED:
+        bare = replace(bare, style=r.choice(world.styles))
+    if not world.mirrored:
+        items = (replace(item, flip=False) if isinstance(item, Sprite) else item for item in bare.items)
+        bare = replace(bare, items=tuple(items))
+    return replace(bare, caption=caption(bare, r))
+
+
+def held_out(scene: Scene) -> bool:
+    """Whether the scene's combination belongs to the share that training must not see."""
+    digest = hashlib.sha256(repr(scene.key).encode()).digest()
+    return int.from_bytes(digest[:8], "big") < HELD_OUT * 2**64
+
+
+def stream(world: World, *, seed: int, held_out: bool = False) -> Iterator[Scene]:
+    """Endless scenes: those that may be trained on, or only the held-out ones."""
+    r = Random(seed)
+    while True:
+        found = scene(r.getrandbits(48), world)
+        if _is_held_out(found) is held_out:
+            yield found
+
+
+_is_held_out = held_out  # `stream` has an argument of that name

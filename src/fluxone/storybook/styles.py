@@ -1,0 +1,63 @@
+"""Looks that a whole picture can take on: SVG filters over the things and over the picture, and what to call them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Matrix = tuple[float, ...]  # 20 numbers: what each of r, g, b, a takes from r, g, b, a and 1
+SAME: Matrix = (1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """One row: phrases that follow a caption, the contour around each thing,
+    and a change of all colours."""
+
+    phrases: tuple[str, ...]
+    contour: str = ""  # colour of a line around things; none when empty
+    width: float = 0.7  # of that line, in picture units
+    colours: Matrix = ()  # over the whole picture; none when empty
+
+    def thing(self, body: str) -> str:
+        """One thing in the style's colours, with its contour."""
+        return f'<g filter="url(#thing)">{body}</g>' if self.contour or self.colours else body
+
+    def around(self, body: str) -> str:
+        """What is behind the things; comes first, for it brings the definitions."""
+        if not (self.contour or self.colours):
+            return body
+        behind = f'<g filter="url(#behind)">{body}</g>' if self.colours else body
+        return self._filter("behind", "") + self._filter("thing", self._line()) + behind
+
+    def _line(self) -> str:
+        if not self.contour:
+            return ""
+        return (
+            f'<feMorphology in="SourceAlpha" operator="dilate" radius="{self.width}"/>'
+            '<feComponentTransfer result="fat"><feFuncA type="linear" slope="4"/></feComponentTransfer>'
+            f'<feFlood flood-color="{self.contour}"/><feComposite in2="fat" operator="in" result="line"/>'
+            '<feMerge><feMergeNode in="line"/><feMergeNode in="filled"/></feMerge>'
+        )
+
+    def _filter(self, name: str, line: str) -> str:
+        matrix = " ".join(f"{v:g}" for v in self.colours or SAME)
+        return (
+            f'<filter id="{name}" filterUnits="userSpaceOnUse" x="0" y="0" width="100" height="100"'
+            ' color-interpolation-filters="sRGB">'
+            f'<feColorMatrix type="matrix" values="{matrix}" result="filled"/>{line}</filter>'
+        )
+
+
+def _grey(gain: float, lift: float, tint: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Matrix:
+    """Lightness only, scaled, lifted and tinted."""
+    rows = [(*(weight * gain * t for weight in (0.3, 0.59, 0.11)), 0.0, lift * t) for t in tint]
+    return (*rows[0], *rows[1], *rows[2], 0, 0, 0, 1, 0)
+
+
+STYLES: dict[str, Style] = {
+    "sketch": Style(
+        phrases=("as a pencil sketch", "in sketch style"), contour="#45454d", width=0.5, colours=_grey(0.5, 0.49)
+    ),
+    "comic": Style(phrases=("in comic style", "as a comic"), contour="#1d1a26", width=0.8),
+    "sticker": Style(phrases=("in sticker style", "as stickers"), contour="#ffffff", width=1.6),
+}

@@ -1,0 +1,1 @@
+"""Prompts to what the network reads: tokens, then hidden states and a pooled state."""

@@ -1,0 +1,108 @@
+"""Prompts to what the network reads of them: T5's hidden states and CLIP's pooled state.
+
+prompt --T5 tokenizer, T5--> txt (T rows, padding included)      clip_prompt --CLIP--> pooled
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fluxone.errors import BadWeights, pick
+from fluxone.nn.clip import ClipTextEncoder
+from fluxone.nn.t5 import T5Encoder
+from fluxone.text.tokenizers import Ids, Tokenizer
+
+CLIP_LENGTH = 77
+COMFY_LEAST = 256  # tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """A batch of prompts, encoded.
+
+    Attributes:
+        cut, clip_cut: how many tokens of each prompt T5 and CLIP did not see, because they did not fit.
+    """
+
+    txt: Float[Tensor, "B T D"]
+    pooled: Float[Tensor, "B V"]
+    cut: tuple[int, ...]
+    clip_cut: tuple[int, ...]
+
+
+def fixed(longest: int, tokens: int) -> int:
+    """Return the length asked for: longer prompts are cut, shorter ones padded."""
+    return tokens
+
+
+def at_least(longest: int, tokens: int) -> int:
+    """Return ComfyUI's length: 256 or what the prompt needs, whatever was asked for."""
+    return max(COMFY_LEAST, longest)
+
+
+LENGTHS: dict[str, Callable[[int, int], int]] = {
+    "bfl": fixed,
+    "comfy": at_least,
+    "diffusers": fixed,
+    "exact": fixed,
+}
+
+
+def _known(words: Ids, vocabulary: int, name: str) -> None:
+    largest = int(words.ids.max())
+    if largest >= vocabulary:
+        raise BadWeights(
+            f"the {name} tokenizer gives token {largest}, and its encoder has {vocabulary}",
+            hint="tokenizer and encoder are of different models",
+        )
+
+
+@dataclass(frozen=True)
+class TextEncoders:
+    """The two encoders with their tokenizers."""
+
+    t5: T5Encoder
+    clip: ClipTextEncoder
+    t5_tokenizer: Tokenizer
+    clip_tokenizer: Tokenizer
+    clip_length: int = CLIP_LENGTH
+
+    @torch.no_grad()
+    def encode(
+        self,
+        prompts: Sequence[str],
+        clip_prompts: Sequence[str] | None = None,
+        *,
+        tokens: int,
+        compat: str = "exact",
+    ) -> Text:
+        """Return the prompts encoded, on the encoders' device and in their type.
+
+        Args:
+            clip_prompts: other words for CLIP; the same where None.
+            tokens: length that T5's rows are padded or cut to.
+            compat: whose lengths to use, a row of `LENGTHS`. With `comfy` a batch is as long as its longest
+                prompt, so prompts beyond 256 tokens are best encoded one by one.
+
+        Raises:
+            UnknownName: `compat` is no row.
+            BadWeights: a tokenizer has tokens that its encoder has not.
+        """
+        rule = pick(LENGTHS, compat, "compatibility profile")
+        length = rule(self.t5_tokenizer.longest(prompts), tokens)
+        words = self.t5_tokenizer.fit(prompts, length)
+        clip_words = self.clip_tokenizer.fit(prompts if clip_prompts is None else clip_prompts, self._clip_length())
+        _known(words, self.t5.shape.vocab, "T5")
+        _known(clip_words, self.clip.shape.vocab, "CLIP")
+        txt = self.t5(words.ids.to(self.t5.shared.weight.device))
+        embedding = self.clip.text_model.embeddings.token_embedding
+        _, pooled = self.clip(clip_words.ids.to(embedding.weight.device))
+        return Text(txt=txt, pooled=pooled, cut=words.cut, clip_cut=clip_words.cut)
+
+    def _clip_length(self) -> int:
+        return min(self.clip_length, self.clip.shape.positions, self.clip_tokenizer.limit or self.clip_length)

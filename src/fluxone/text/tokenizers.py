@@ -1,0 +1,166 @@
+"""Prompts to token ids, from the files that published models come with.
+
+A tokenizer's folder holds one of: `tokenizer.json` (any kind), `vocab.json` with `merges.txt` (CLIP), or
+`spiece.model` (T5). Which tokens pad and end is read from `tokenizer_config.json` or `special_tokens_map.json`
+beside it. It knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from tokenizers import Tokenizer as Backend
+from torch import Tensor
+
+from fluxone.errors import BadFile, MissingParts
+from fluxone.text import clip_bpe, sentencepiece
+
+ENDLESS = 10**9  # configurations say "no limit" with a number beyond this
+GUESSES = ("<pad>", "[PAD]", "<|endoftext|>", "</s>")  # padding, where no file names it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ids:
+    """Token ids of a batch, and how many tokens of each prompt did not fit."""
+
+    ids: Int[Tensor, "B T"]
+    cut: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenizer:
+    """A vocabulary with its padding.
+
+    Attributes:
+        pad: id that fills up short prompts.
+        limit: longest row that the files say the model takes, special tokens included; None for no limit.
+    """
+
+    backend: Backend
+    pad: int
+    limit: int | None = None
+
+    @property
+    def special(self) -> int:
+        """Tokens that every row has besides those of the prompt: the end, and for CLIP the start."""
+        return int(self.backend.num_special_tokens_to_add(False))
+
+    def longest(self, prompts: Sequence[str]) -> int:
+        """Return the length that the longest of the prompts has, special tokens included."""
+        rows = self.backend.encode_batch(list(prompts), add_special_tokens=True)
+        return max((len(row.ids) for row in rows), default=0)
+
+    def fit(self, prompts: Sequence[str], length: int) -> Ids:
+        """Return rows of exactly `length` ids: cut before the end token, or padded after it."""
+        room = max(length - self.special, 0)
+        rows, cut = [], []
+        for row in self.backend.encode_batch(list(prompts), add_special_tokens=False):
+            cut.append(max(len(row.ids) - room, 0))
+            row.truncate(room)
+            ids = self.backend.post_process(row).ids[:length]
+            rows.append(ids + [self.pad] * (length - len(ids)))
+        return Ids(ids=torch.tensor(rows, dtype=torch.int64).reshape(len(rows), length), cut=tuple(cut))
+
+    def encode(self, prompts: Sequence[str], length: int) -> Int[Tensor, "B T"]:
+        """Return the ids of `fit` alone."""
+        return self.fit(prompts, length).ids
+
+
+def load_tokenizer(source: str | Path) -> Tokenizer:
+    """Read a tokenizer from its folder, or from one of its files with the others beside it.
+
+    Raises:
+        MissingParts: the folder holds none of the files that make a tokenizer.
+        BadFile: a file is broken or not what its name says.
+    """
+    path = Path(source)
+    folder = path if path.is_dir() else path.parent
+    names = READERS if path.is_dir() else {path.name: READERS.get(path.name, _json)}
+    found = next((name for name in names if (folder / name).is_file()), None)
+    if found is None:
+        raise MissingParts(
+            f"no tokenizer in {path}", hint=f"it needs one of {', '.join(READERS)} (CLIP: and merges.txt)"
+        )
+    tokens = _special_tokens(folder)
+    backend = names[found](folder / found, tokens)
+    backend.no_truncation()
+    backend.no_padding()
+    return Tokenizer(backend=backend, pad=_pad(backend, tokens, folder), limit=_limit(tokens))
+
+
+def _json(path: Path, tokens: dict[str, Any]) -> Backend:
+    content = read_object(path)
+    if not isinstance(content.get("model"), dict):
+        raise BadFile(f"{path} has no `model`", hint="it should be a tokenizer.json of the tokenizers library")
+    try:
+        return Backend.from_str(json.dumps(content))
+    except BaseException as error:
+        if type(error) is not Exception:  # the library raises this bare kind for whatever it cannot read
+            raise
+        raise BadFile(f"{path} cannot be read: {error}", hint="it should be of the tokenizers library") from None
+
+
+def _clip(path: Path, tokens: dict[str, Any]) -> Backend:
+    merges = path.with_name("merges.txt")
+    if not merges.is_file():
+        raise MissingParts(f"{path} lacks its merges.txt", hint=f"put it into {path.parent}")
+    lines = _text(merges).splitlines()
+    return clip_bpe.build(read_object(path), lines, start=tokens.get("bos_token"), end=tokens.get("eos_token"))
+
+
+def _sentencepiece(path: Path, tokens: dict[str, Any]) -> Backend:
+    return sentencepiece.build(path.read_bytes(), end=tokens.get("eos_token"), source=str(path))
+
+
+# File names in the order in which they are preferred.
+READERS = {"tokenizer.json": _json, "vocab.json": _clip, "spiece.model": _sentencepiece}
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises:
+        BadFile: it is not UTF-8, not JSON, or not an object.
+    """
+    try:
+        content = json.loads(_text(path))
+    except json.JSONDecodeError as error:
+        raise BadFile(f"{path} is not JSON ({error})", hint="download it again") from None
+    if not isinstance(content, dict):
+        raise BadFile(f"{path} holds no JSON object", hint="download it again")
+    return content
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise BadFile(f"{path} is not a text file", hint="download it again") from None
+
+
+def _special_tokens(folder: Path) -> dict[str, Any]:
+    """Return what the configurations in a folder say, special tokens as plain strings."""
+    merged: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            merged |= read_object(folder / name)
+    return {key: value.get("content", value) if isinstance(value, dict) else value for key, value in merged.items()}
+
+
+def _pad(backend: Backend, tokens: dict[str, Any], folder: Path) -> int:
+    for token in (tokens.get("pad_token"), *GUESSES):
+        pad = backend.token_to_id(token) if isinstance(token, str) else None
+        if pad is not None:
+            return int(pad)
+    raise BadFile(f"the tokenizer in {folder} names no padding", hint="give `pad_token` in its tokenizer_config.json")
+
+
+def _limit(tokens: dict[str, Any]) -> int | None:
+    limit = tokens.get("model_max_length")
+    return int(limit) if isinstance(limit, (int, float)) and 0 < limit < ENDLESS else None

@@ -1,0 +1,184 @@
+"""A training run as data: a TOML file read into frozen dataclasses, every key checked.
+
+objective = "flow"            which row of OBJECTIVES
+out = "runs/mini"             where checkpoints, logs and sheets go
+steps = 20000
+[rates]                       optim.Rates
+[data]                        Data
+[model]                       what the objective needs: shapes and weights to start from
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fluxone.errors import BadFile, BadRequest, UnknownName
+from fluxone.train.optim import Rates
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What is shown to the model.
+
+    Attributes:
+        world: row of `storybook.WORLDS`; `objects`, `colours`, `stages`, `words`, `signs` and `kinds`, where
+            given, replace that row's own, as `random_words` and `mirrored` do.
+        size: pixels each way of the pictures.
+        crop: pixels each way of the crops that the autoencoder trains on.
+        scenes: distinct scenes in the pool that latents are cached for.
+        first_scenes: scenes known at step 0; the pool grows evenly until `full_at` of the run.
+        workers: processes that draw and encode pictures ahead of the trainer.
+        drop: share of captions replaced by the empty prompt, for guidance.
+    """
+
+    world: str = "first"
+    objects: tuple[str, ...] = ()
+    colours: tuple[str, ...] = ()
+    stages: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    signs: tuple[str, ...] = ()
+    kinds: dict[str, float] = field(default_factory=dict)
+    random_words: float = 0.3
+    mirrored: bool = True
+    size: int = 128
+    crop: int = 64
+    scenes: int = 20_000
+    first_scenes: int = 2_000
+    full_at: float = 0.5
+    workers: int = 1
+    drop: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """What is trained: shapes where it starts from nothing, folders where it starts from weights.
+
+    Attributes:
+        channels, blocks, groups: the autoencoder's.
+        hidden, heads, axes, double_blocks, single_blocks: the transformer's.
+        text_hidden, text_layers, text_heads, text_mlp: the T5 encoder's.
+        clip_hidden, clip_layers, clip_heads, clip_mlp: the CLIP encoder's.
+        text_tokens: length that prompts are padded to.
+        autoencoder, start: run folders whose average weights are taken.
+        frozen: parts (`encoder`, `t5`, `clip`) that keep their weights.
+    """
+
+    channels: tuple[int, ...] = (16, 32, 64, 96)
+    blocks: int = 1
+    groups: int = 8
+    hidden: int = 256
+    heads: int = 4
+    axes: tuple[int, ...] = (16, 24, 24)
+    double_blocks: int = 2
+    single_blocks: int = 5
+    text_hidden: int = 256
+    text_layers: int = 3
+    text_heads: int = 4
+    text_mlp: int = 640
+    clip_hidden: int = 192
+    clip_layers: int = 2
+    clip_heads: int = 3
+    clip_mlp: int = 512
+    text_tokens: int = 32
+    autoencoder: str = ""
+    start: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One run.
+
+    Attributes:
+        batch: samples a step, over all processes.
+        ema: decay of the average that is sampled and shipped.
+        autocast: bfloat16 arithmetic over float32 weights.
+        save_every, sheet_every, validate_every, log_every: steps between.
+        export: folder that the finished model is written to, in the diffusers layout; empty for none.
+        weights: factors of the objective's loss terms, by name.
+    """
+
+    objective: str
+    out: str
+    steps: int
+    batch: int = 64
+    seed: int = 0
+    ema: float = 0.999
+    autocast: bool = True
+    device: str = "cpu"
+    export: str = ""
+    threads: int = 1
+    save_every: int = 200
+    sheet_every: int = 500
+    validate_every: int = 250
+    log_every: int = 20
+    rates: Rates = field(default_factory=Rates)
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    weights: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "save_every", "sheet_every", "validate_every", "log_every", "threads"):
+            if getattr(self, name) < 1:
+                raise BadRequest(f"{name} is {getattr(self, name)}", hint="use at least 1")
+        if not 0 <= self.ema < 1:
+            raise BadRequest(f"ema is {self.ema}", hint="use 0 to below 1, e.g. 0.999")
+
+
+def read(path: Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+    """Read a TOML file; `overrides` replace top-level keys.
+
+    Raises:
+        BadFile: not there, or not TOML.
+        UnknownName: a key that no field has.
+        BadRequest: a value of the wrong type or out of range.
+    """
+    try:
+        rows = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadFile(f"there is no file {path}", hint="give a training recipe, e.g. recipes/mini.toml") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadFile(f"{path} is not a TOML file: {error}", hint="mend that line") from error
+    return build(TrainConfig, rows | dict(overrides or {}), where=path.name)
+
+
+def build(kind: type[T], rows: Mapping[str, Any], *, where: str) -> T:
+    """Make the dataclass `kind` from a TOML table, nested tables included."""
+    hints = typing.get_type_hints(kind)
+    known = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for key in rows:
+        if key not in known:
+            raise UnknownName(f"{where} has an unknown key {key!r}", hint=f"known are {', '.join(known)}")
+    try:
+        return kind(**{key: _value(hints[key], value, where=f"{where}: {key}") for key, value in rows.items()})
+    except TypeError as error:
+        raise BadRequest(f"{where}: {error}", hint="add the missing key") from error
+
+
+def _value(hint: Any, value: Any, *, where: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, Mapping):
+            raise BadRequest(f"{where} is {value!r}, not a table")
+        return build(hint, value, where=where)
+    origin = typing.get_origin(hint)
+    if origin is tuple and isinstance(value, list):
+        return tuple(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    expected = origin or hint
+    if isinstance(hint, types.UnionType) or (isinstance(value, expected) and not _bool_for_int(hint, value)):
+        return value
+    raise BadRequest(f"{where} is {value!r}", hint=f"expected {expected.__name__}")
+
+
+def _bool_for_int(hint: Any, value: Any) -> bool:
+    return hint is int and isinstance(value, bool)

@@ -1,0 +1,1 @@
+"""What the trainers see: scenes by index, pictures, and latents kept on disk."""

@@ -1,0 +1,51 @@
+"""Where things are, as answers to learn: for every cell of a grid, which thing and which colour is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from fluxone.storybook import Scene, World
+from fluxone.train.data.scenes import nth
+
+SURVEYED = 3000  # scenes looked at to learn which names a world has
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """The names and colours of a world, numbered. Stages are names too: they are what empty cells show."""
+
+    names: dict[str, int]
+    colours: dict[str, int]
+
+    def grid(self, scene: Scene, side: int) -> Int[Tensor, "2 cells"]:
+        """For a grid of side x side cells: the number of the name, and of the colour, at each cell's centre."""
+        names = torch.full((side, side), self.names[f"stage {scene.facts.stage}"])
+        colours = torch.zeros((side, side), dtype=torch.long)
+        for thing in scene.facts.things:
+            left, top, right, bottom = (round(edge * side) for edge in thing.box)
+            rows, columns = slice(max(0, top), max(top + 1, bottom)), slice(max(0, left), max(left + 1, right))
+            names[rows, columns] = self.names.get(thing.name, 0)
+            colours[rows, columns] = self.colours.get(thing.colour, 0)
+        return torch.stack([names.flatten(), colours.flatten()])
+
+    def bag(self, scene: Scene) -> Tensor:
+        """Which names occur at all, as 0 and 1."""
+        row = torch.zeros(len(self.names))
+        row[[self.names[f"stage {scene.facts.stage}"], *(self.names.get(t.name, 0) for t in scene.facts.things)]] = 1
+        return row
+
+
+def survey(world: World) -> Answers:
+    """Number the names and colours that a world's scenes have."""
+    scenes: Sequence[Scene] = [nth(world, index) for index in range(SURVEYED)]
+    names = {t.name for s in scenes for t in s.facts.things} | {f"stage {s.facts.stage}" for s in scenes}
+    colours = {t.colour for s in scenes for t in s.facts.things if t.colour}
+    return Answers(
+        names={name: i for i, name in enumerate(["", *sorted(names)])},
+        colours={colour: i for i, colour in enumerate(["", *sorted(colours)])},
+    )

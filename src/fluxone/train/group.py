@@ -1,0 +1,58 @@
+"""The processes of one run: alone, or started by `torchrun` and averaging their gradients."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """This process' place among `world` processes."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and logs."""
+        return self.rank == 0
+
+    def share(self, batch: int) -> slice:
+        """This process' rows of a batch. Shares differ by at most one row."""
+        return slice(batch * self.rank // self.world, batch * (self.rank + 1) // self.world)
+
+
+def join(device: str) -> Group:
+    """Join the group that `torchrun` described in the environment; alone without it."""
+    if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Group()
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    return Group(rank=dist.get_rank(), world=dist.get_world_size())
+
+
+@torch.no_grad()
+def average(group: Group, params: Iterable[nn.Parameter], weight: float) -> None:
+    """Replace gradients by their sum over the group, each first scaled by `weight` (its share of the batch)."""
+    if group.world == 1:
+        return
+    grads = [p.grad for p in params if p.grad is not None]
+    flat = torch.cat([grad.flatten() for grad in grads]).mul_(weight)
+    dist.all_reduce(flat)
+    offset = 0
+    for grad in grads:
+        grad.copy_(flat[offset : offset + grad.numel()].view_as(grad))
+        offset += grad.numel()
+
+
+def total(group: Group, value: Tensor) -> Tensor:
+    """The tensor, replaced by its sum over the group."""
+    if group.world > 1:
+        dist.all_reduce(value)
+    return value

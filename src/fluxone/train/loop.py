@@ -1,0 +1,164 @@
+"""The loop: loss, gradients, step, average; now and then a log line, a validation, a sheet, a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from PIL.Image import Image
+from torch import Tensor, nn
+
+from fluxone.errors import BrokenModel
+from fluxone.train import checkpoint, group
+from fluxone.train.config import TrainConfig
+from fluxone.train.ema import Ema
+from fluxone.train.group import Group
+from fluxone.train.optim import MuonAdamW, clip
+
+
+class Objective(Protocol):
+    """What a run trains and how it is judged. Rows are in `objectives.OBJECTIVES`."""
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The parts that are trained, by name: also what a checkpoint holds."""
+        ...
+
+    def muon(self, name: str, parameter: nn.Parameter) -> bool:
+        """Whether Muon takes this parameter; AdamW takes the rest."""
+        ...
+
+    def loss(self, step: int, share: slice) -> dict[str, Tensor]:
+        """The loss terms of this share of step `step`'s batch; `loss` is the one to descend."""
+        ...
+
+    def validate(self) -> dict[str, float]:
+        """Figures on scenes that are never trained on."""
+        ...
+
+    def sheet(self) -> Image:
+        """A picture of what the model makes now."""
+        ...
+
+    def meta(self) -> dict[str, Any]:
+        """JSON kept in the checkpoint: what is needed to use the weights."""
+        ...
+
+
+def run(config: TrainConfig, objective: Objective, *, report: Callable[[str], None]) -> Path:
+    """Train from the last checkpoint, or from nothing, to `config.steps`; returns the run's folder.
+
+    Raises:
+        BrokenModel: the loss is not finite. The last checkpoint stays as it was.
+    """
+    trainer = Trainer(config, objective, report)
+    trainer.resume()
+    while trainer.step < config.steps:
+        trainer.advance()
+    return trainer.folder
+
+
+class Trainer:
+    """One run's moving parts; `advance` takes one step and does what is due after it."""
+
+    def __init__(self, config: TrainConfig, objective: Objective, report: Callable[[str], None]) -> None:
+        self.config, self.objective, self.report = config, objective, report
+        self.folder = Path(config.out)
+        self.group: Group = group.join(config.device)
+        self.params = {
+            f"{part}.{name}": p
+            for part, module in objective.modules().items()
+            for name, p in module.named_parameters()
+            if p.requires_grad
+        }
+        muon = {name for name, p in self.params.items() if objective.muon(name, p)}
+        self.optim = MuonAdamW(self.params.items(), muon, config.rates, self.group)
+        self.ema = Ema(self.params, config.ema)
+        self.step = 0
+        self._since, self._sums, self._count = time.perf_counter(), dict[str, float](), 0
+
+    def resume(self) -> None:
+        """Take up the folder's checkpoint, if there is one."""
+        found = checkpoint.load(self.folder)
+        if found is None:
+            return
+        groups, meta = found
+        for name, p in self.params.items():
+            p.data.copy_(groups["weights"][name])
+        self.ema.load(groups["average"])
+        self.optim.load(groups["optimizer"])
+        self.step = int(meta["step"])
+        self.report(f"continuing {self.folder} at step {self.step}")
+
+    def advance(self) -> None:
+        """One step of training, then the log, validation, sheet and checkpoint that are due."""
+        config = self.config
+        share = self.group.share(config.batch)
+        terms = self.objective.loss(self.step, share)
+        terms["loss"].backward()
+        group.average(self.group, self.params.values(), (share.stop - share.start) / config.batch)
+        norm = clip(self.params.values(), config.rates.clip)
+        if not math.isfinite(norm):
+            raise BrokenModel(
+                f"the gradient at step {self.step} is {norm}", hint="continue from the checkpoint with lower rates"
+            )
+        self.optim.step(config.rates.factor(self.step, config.steps))
+        for p in self.params.values():
+            p.grad = None
+        self.step += 1
+        self.ema.update(self.step)
+        self._log({name: float(value.detach()) for name, value in terms.items()} | {"norm": norm})
+        self._due()
+
+    def _due(self) -> None:
+        config, last = self.config, self.step == self.config.steps
+        if not self.group.first:
+            return
+        if last or self.step % config.validate_every == 0:
+            with self.ema.applied(), torch.no_grad():
+                self._write({"step": self.step, "validation": self.objective.validate()})
+        if last or self.step % config.sheet_every == 0:
+            with self.ema.applied(), torch.no_grad():
+                self._sheet()
+        if last or self.step % config.save_every == 0:
+            self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint: weights, average, momenta, step, and what the objective wants kept."""
+        groups = {
+            "weights": {name: p.detach() for name, p in self.params.items()},
+            "average": self.ema.average,
+            "optimizer": self.optim.state(),
+        }
+        checkpoint.save(self.folder, groups, {"step": self.step} | self.objective.meta())
+
+    def _sheet(self) -> None:
+        folder = self.folder / "sheets"
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f".{os.getpid()}.part"
+        self.objective.sheet().save(part, format="PNG")
+        part.replace(folder / f"{self.step:07d}.png")
+
+    def _log(self, terms: dict[str, float]) -> None:
+        for name, value in terms.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._count += 1
+        if self.step % self.config.log_every and self.step != self.config.steps:
+            return
+        seconds = time.perf_counter() - self._since
+        means = {name: round(value / self._count, 5) for name, value in self._sums.items()}
+        rate = self._count * self.config.batch / seconds
+        self._since, self._sums, self._count = time.perf_counter(), {}, 0
+        if self.group.first:
+            self._write({"step": self.step, "samples_per_second": round(rate, 2)} | means)
+
+    def _write(self, row: dict[str, Any]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(row) + "\n")
+        self.report("  ".join(f"{name} {value}" for name, value in row.items()))

@@ -1,0 +1,127 @@
+"""The autoencoder's objective: crops of storybook pictures, rebuilt through a 16-channel latent.
+
+Losses: absolute and squared error, error of the differences between neighbouring pixels (sharp edges and
+letters), error after 4x averaging (right colours), and a light pull of the latent towards a unit Gaussian.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL.Image import Image
+from torch import Tensor, nn
+
+from fluxone import storybook
+from fluxone.nn.autoencoder import AutoEncoder
+from fluxone.pixels import to_images, unit
+from fluxone.shapes import AutoEncoderShape
+from fluxone.train.config import TrainConfig
+from fluxone.train.data.scenes import draw, nth, pixels, world_of
+from fluxone.train.export import channels_last, load_average
+
+WEIGHTS = {"l1": 1.0, "l2": 1.0, "edges": 0.7, "colours": 0.5, "kl": 1e-4}
+LOGVAR_START = -5.0  # without it the first hundreds of steps only learn to be less noisy
+VALIDATION_SCENES = 48
+NOISE = 0.05  # of the latent's deviation, while the decoder trains alone
+SIGN_SHARE = 0.3  # of crops taken from the upper half, where words are
+
+
+class AutoEncoderObjective:
+    """Trains an `AutoEncoder` on crops; the latent's scale and shift are measured at validation."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        model = config.model
+        torch.manual_seed(config.seed)
+        shape = AutoEncoderShape(
+            channels=model.channels, blocks=model.blocks, groups=model.groups, scale=1.0, shift=0.0
+        )
+        self.config, self.shape = config, shape
+        self.world = world_of(config.data)
+        self.weights = WEIGHTS | config.weights
+        self.model = AutoEncoder(shape)
+        with torch.no_grad():
+            bias = self.model.encoder.conv_out.bias
+            assert bias is not None
+            bias[shape.latent :] = LOGVAR_START
+        self.device = torch.device(config.device)
+        channels_last(self.model.to(self.device)).requires_grad_(True).train()
+        self.latent = {"scale": 1.0, "shift": 0.0}
+        for name in config.model.frozen:
+            self.model.get_submodule(name).requires_grad_(False)
+        if config.model.start:
+            load_average(self.modules(), config.model.start)
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"autoencoder": self.model}
+
+    def muon(self, name: str, parameter: nn.Parameter) -> bool:
+        return parameter.ndim == 4 and "conv_in" not in name and "conv_out" not in name
+
+    def meta(self) -> dict[str, Any]:
+        return {"latent": self.latent}
+
+    def loss(self, step: int, share: slice) -> dict[str, Tensor]:
+        x = self._crops(step, share).to(self.device)
+        mean, logvar = self.model.moments(x)
+        rows = (draw(self.config.seed, step, 1, row) for row in range(share.start, share.stop))
+        noise = torch.stack([torch.randn(mean.shape[1:], generator=rng) for rng in rows]).to(self.device)
+        if self.model.encoder.conv_in.weight.requires_grad:
+            z = mean + torch.exp(0.5 * logvar) * noise
+        else:  # decoder only: a little noise, as the transformer's latents are never quite clean
+            z = mean + NOISE * mean.std() * noise
+        terms = compare(self.model.decode_raw(z), x)
+        terms["kl"] = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+        terms["loss"] = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
+        return terms
+
+    def _crops(self, step: int, share: slice) -> Float[Tensor, "B 3 crop crop"]:
+        """Two crops a picture, at even offsets; rows of the batch are fixed by (seed, step, row)."""
+        size, crop = self.config.data.size, self.config.data.crop
+        crops = []
+        for row in range(share.start, share.stop):
+            rng = draw(self.config.seed, step, -1 - row // 2, row % 2)
+            number = step * (self.config.batch // 2 + 1) + row // 2
+            y, x, upper = (float(u) for u in torch.rand(3, generator=rng))
+            room = size - crop
+            top = int(y * (room // 2 if upper < SIGN_SHARE else room))
+            picture = self._picture(number)
+            crops.append(picture[:, top : top + crop, int(x * room) : int(x * room) + crop])
+        return torch.stack(crops).contiguous(memory_format=torch.channels_last)
+
+    def _picture(self, number: int) -> Float[Tensor, "3 H W"]:
+        if getattr(self, "_last", (None, None))[0] != number:
+            self._last = number, pixels(storybook.render(nth(self.world, number), self.config.data.size))
+        return self._last[1]
+
+    def _held_out(self, count: int) -> Float[Tensor, "N 3 H W"]:
+        scenes = (nth(self.world, i, held_out=True) for i in range(count))
+        pictures = [pixels(storybook.render(scene, self.config.data.size)) for scene in scenes]
+        return torch.stack(pictures).to(self.device)
+
+    def validate(self) -> dict[str, float]:
+        x = self._held_out(VALIDATION_SCENES)
+        z = torch.cat([self.model.moments(part)[0] for part in torch.split(x, 8)])
+        rebuilt = torch.cat([self.model.decode_raw(part) for part in torch.split(z, 8)]).clamp(-1, 1)
+        self.latent = {"scale": float(1 / z.std()), "shift": float(z.mean())}
+        error = ((rebuilt - x) / 2).square().mean((1, 2, 3))
+        return {"psnr": float((-10 * error.log10()).mean()), "std": float(z.std()), "mean": float(z.mean())}
+
+    def sheet(self) -> Image:
+        x = self._held_out(12)
+        both = torch.stack([x, self.model.decode_raw(self.model.moments(x)[0])], 1).flatten(0, 1)
+        return storybook.sheet(to_images(unit(both)), ["picture", "rebuilt"] * 12, 6)
+
+
+def compare(ours: Tensor, theirs: Tensor) -> dict[str, Tensor]:
+    """The terms of the reconstruction loss."""
+    down_ours, down_theirs = ours.diff(dim=-2), theirs.diff(dim=-2)
+    across_ours, across_theirs = ours.diff(dim=-1), theirs.diff(dim=-1)
+    return {
+        "l1": F.l1_loss(ours, theirs),
+        "l2": F.mse_loss(ours, theirs),
+        "edges": F.l1_loss(down_ours, down_theirs) + F.l1_loss(across_ours, across_theirs),
+        "colours": F.l1_loss(F.avg_pool2d(ours, 4), F.avg_pool2d(theirs, 4)),
+    }

@@ -1,0 +1,115 @@
+"""Teaches the text encoders to read before there are pictures: from the words alone, say what is where.
+
+    caption --T5--> tokens --cross attention from 16 cells--> name and colour in each cell
+    caption --CLIP--> pooled --> which names occur
+
+A step costs a tenth of a transformer's step, and which colour belongs to which thing, and which thing is on
+which side, is what a transformer trained on pictures alone learns last. The reader on top is thrown away.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL.Image import Image
+from torch import Tensor, nn
+
+from fluxone import storybook
+from fluxone.storybook import Scene
+from fluxone.train import tokenizer as tokens
+from fluxone.train.config import TrainConfig
+from fluxone.train.data.answers import survey
+from fluxone.train.data.scenes import draw, nth, world_of
+from fluxone.train.parts import caption, text_encoders
+
+SIDE = 4  # cells each way: enough to tell left from right and above from below
+WEIGHTS = {"names": 1.0, "colours": 1.0, "bag": 2.0}
+VALIDATION_SCENES = 256
+
+
+class Reader(nn.Module):
+    """Cells that look at the text and say what they would show."""
+
+    def __init__(self, hidden: int, heads: int, names: int, colours: int, vec: int) -> None:
+        super().__init__()
+        self.cells = nn.Parameter(torch.randn(SIDE * SIDE, hidden) * 0.5)
+        self.layer = nn.TransformerDecoderLayer(hidden, heads, 2 * hidden, 0.0, batch_first=True, norm_first=True)
+        self.names, self.colours = nn.Linear(hidden, names), nn.Linear(hidden, colours)
+        self.bag = nn.Linear(vec, names)
+
+    def forward(self, txt: Float[Tensor, "B T D"]) -> tuple[Tensor, Tensor]:
+        x = self.layer(self.cells.expand(txt.shape[0], -1, -1), txt)
+        return self.names(x), self.colours(x)
+
+
+class ReadingObjective:
+    """Trains T5 and CLIP encoders of the mini's shape on captions of scenes."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        torch.manual_seed(config.seed)
+        self.config, self.length = config, config.model.text_tokens
+        self.world = world_of(config.data)
+        self.answers = survey(self.world)
+        self.tokenizer = tokens.build(storybook.vocabulary(self.world))
+        self.t5, self.clip = text_encoders(config.model, self.tokenizer)
+        shape = config.model
+        self.reader = Reader(
+            shape.text_hidden,
+            shape.text_heads,
+            len(self.answers.names),
+            len(self.answers.colours),
+            shape.clip_hidden,
+        )
+        self.weights = WEIGHTS | config.weights
+        self.device = torch.device(config.device)
+        for part in self.modules().values():
+            part.to(self.device)
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"t5": self.t5, "clip": self.clip, "reader": self.reader}
+
+    def muon(self, name: str, parameter: nn.Parameter) -> bool:
+        return parameter.ndim == 2 and ("block" in name or "layer" in name) and "relative" not in name
+
+    def meta(self) -> dict[str, Any]:
+        return {}
+
+    def loss(self, step: int, share: slice) -> dict[str, Tensor]:
+        first = step * self.config.batch
+        scenes = [nth(self.world, first + row) for row in range(share.start, share.stop)]
+        rng = draw(self.config.seed, step, share.start)
+        return self._terms(scenes, [caption(scene, rng) for scene in scenes])
+
+    def _terms(self, scenes: list[Scene], captions: list[str]) -> dict[str, Tensor]:
+        grid = torch.stack([self.answers.grid(scene, SIDE) for scene in scenes]).to(self.device)
+        bag = torch.stack([self.answers.bag(scene) for scene in scenes]).to(self.device)
+        ids = torch.tensor(tokens.encode(self.tokenizer, captions, self.length), device=self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast):
+            names, colours = self.reader(self.t5(ids))
+            named = self.reader.bag(self.clip(ids)[1])
+        terms = {
+            "names": F.cross_entropy(names.float().flatten(0, 1), grid[:, 0].flatten()),
+            "colours": F.cross_entropy(colours.float().flatten(0, 1), grid[:, 1].flatten()),
+            "bag": F.binary_cross_entropy_with_logits(named.float(), bag),
+        }
+        terms["loss"] = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
+        return terms
+
+    def validate(self) -> dict[str, float]:
+        scenes = [nth(self.world, i, held_out=True) for i in range(VALIDATION_SCENES)]
+        terms = self._terms(scenes, [scene.caption for scene in scenes])
+        return {name: float(value) for name, value in terms.items()}
+
+    def sheet(self) -> Image:
+        """The name that each cell would show, for a few held-out captions, as shades."""
+        scenes = [nth(self.world, i, held_out=True) for i in range(12)]
+        captions = [scene.caption for scene in scenes]
+        ids = torch.tensor(tokens.encode(self.tokenizer, captions, self.length), device=self.device)
+        names, _ = self.reader(self.t5(ids))
+        shades = (names.float().argmax(-1).cpu() * (255 // len(self.answers.names))).byte().view(-1, SIDE, SIDE)
+        large = shades.repeat_interleave(32, 1).repeat_interleave(32, 2)
+        pictures = [shade[..., None].expand(-1, -1, 3).numpy() for shade in large]
+        return storybook.sheet(pictures, captions, 6)

@@ -1,0 +1,31 @@
+"""`fluxone train CONFIG.toml`: read the recipe, make the objective, run the loop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fluxone.train import config as configs
+from fluxone.train import loop, objectives
+from fluxone.train.export import export
+
+
+def train(path: Path, *, overrides: Mapping[str, Any] | None = None, report: Callable[[str], None]) -> Path:
+    """Train what the TOML file describes, continuing from its last checkpoint; returns the run's folder.
+
+    Raises:
+        UserError: the file or one of its values is not usable.
+        BrokenModel: the loss became NaN or infinite.
+    """
+    config = configs.read(path, overrides)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve the other process of its core
+    torch.set_num_threads(config.threads)
+    folder = loop.run(config, objectives.make(config), report=report)
+    if config.export:
+        export(config, [*config.model.start, config.out], Path(config.export))
+        report(f"wrote the model to {config.export}")
+    return folder

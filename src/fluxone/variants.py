@@ -1,0 +1,149 @@
+"""THE TABLE of models. A new model of a known kind is one row here, made with `replace`.
+
+No other file compares against a variant's name: ask the row (`variant.guided`), never the name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from fluxone.shapes import FluxShape
+
+BFL = "black-forest-labs/FLUX.1"
+NON_COMMERCIAL = "FLUX.1 [dev] Non-Commercial"
+APACHE = "Apache-2.0"
+
+
+class Kind(Enum):
+    """What a model can be given besides words; the value is what messages call it."""
+
+    REFERENCE = "reference picture"
+    FILL = "mask"
+    CONTROL = "control picture"
+
+    @property
+    def wide(self) -> bool:
+        """Whether it comes in channels beside the noise, which the network then cannot do without."""
+        return self is not Kind.REFERENCE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """Which model: where its files are, and how it wants to be run.
+
+    Attributes:
+        repo: hub id of the published weights; empty for the models inside the package.
+        assets: folder below `fluxone/assets` for the models inside the package.
+        file: name of the single-file transformer in the repository.
+        shape: the transformer's numbers; a loaded model's own config has the last word.
+        takes: what it was trained to be given besides words.
+        text_tokens: length that T5 prompts are padded to.
+        shifted: whether the schedule is shifted by the count of noise tokens: `mu` runs straight through
+            (base_tokens, base_shift) and (max_tokens, max_shift) and on beyond them.
+        shift: fixed shift of a schedule that does not count tokens; 1 is none.
+        strength: default share of a picture to start from that is forgotten.
+        size: default width and height, px.
+    """
+
+    name: str
+    title: str
+    repo: str = ""
+    assets: str = ""
+    file: str = ""
+    shape: FluxShape = field(default_factory=FluxShape)
+    takes: tuple[Kind, ...] = ()
+    text_tokens: int = 512
+    shifted: bool = True
+    shift: float = 1.0
+    base_shift: float = 0.5
+    max_shift: float = 1.15
+    base_tokens: int = 256
+    max_tokens: int = 4096
+    steps: int = 28
+    guidance: float = 3.5
+    strength: float = 0.6
+    size: int = 1024
+    licence: str = NON_COMMERCIAL
+    gated: bool = True
+
+    @property
+    def guided(self) -> bool:
+        """Whether guidance is distilled into the network as an embedding."""
+        return self.shape.guided
+
+
+DEV = Variant(name="dev", title="FLUX.1 [dev]", repo=f"{BFL}-dev", file="flux1-dev.safetensors")
+SCHNELL = Variant(
+    name="schnell",
+    title="FLUX.1 [schnell]",
+    repo=f"{BFL}-schnell",
+    file="flux1-schnell.safetensors",
+    shape=FluxShape(guided=False),
+    text_tokens=256,
+    shifted=False,
+    steps=4,
+    guidance=0.0,
+    licence=APACHE,
+)
+KREA = replace(
+    DEV, name="krea", title="FLUX.1 Krea [dev]", repo=f"{BFL}-Krea-dev", file="flux1-krea-dev.safetensors"
+)
+KONTEXT = replace(
+    DEV,
+    name="kontext",
+    title="FLUX.1 Kontext [dev]",
+    repo=f"{BFL}-Kontext-dev",
+    file="flux1-kontext-dev.safetensors",
+    takes=(Kind.REFERENCE,),
+    steps=30,
+    guidance=2.5,
+)
+FILL = replace(
+    DEV,
+    name="fill",
+    title="FLUX.1 Fill [dev]",
+    repo=f"{BFL}-Fill-dev",
+    file="flux1-fill-dev.safetensors",
+    shape=FluxShape(in_channels=384),
+    takes=(Kind.FILL,),
+    steps=50,
+    guidance=30.0,
+    strength=1.0,
+)
+DEPTH = replace(
+    DEV,
+    name="depth",
+    title="FLUX.1 Depth [dev]",
+    repo=f"{BFL}-Depth-dev",
+    file="flux1-depth-dev.safetensors",
+    shape=FluxShape(in_channels=128),
+    takes=(Kind.CONTROL,),
+    steps=30,
+    guidance=10.0,
+)
+CANNY = replace(
+    DEPTH,
+    name="canny",
+    title="FLUX.1 Canny [dev]",
+    repo=f"{BFL}-Canny-dev",
+    file="flux1-canny-dev.safetensors",
+    steps=50,
+    guidance=30.0,
+)
+MINI = Variant(
+    name="mini",
+    title="mini: a small FLUX.1 of the storybook world, inside the package",
+    assets="mini",
+    shape=FluxShape(
+        hidden=192, heads=3, axes=(16, 24, 24), double_blocks=2, single_blocks=4, text_dim=192, vec_dim=192
+    ),
+    text_tokens=24,
+    steps=20,
+    guidance=3.0,
+    size=128,
+    licence=APACHE,
+    gated=False,
+)
+
+VARIANTS: dict[str, Variant] = {row.name: row for row in (MINI, DEV, SCHNELL, KREA, KONTEXT, FILL, DEPTH, CANNY)}

@@ -1,0 +1,122 @@
+"""From a part's files to a network: built without memory, filled strictly, tensor by tensor, from the memory map.
+
+While a module is filled, memory holds what is filled so far and the one tensor in hand. A tensor that needs no
+change is not even copied: its parameter shares the map's pages (see `mapped`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from fluxone.errors import BadWeights
+from fluxone.weights.keymap import Change, Pick, native_shapes, packing, plan
+from fluxone.weights.mapped import Mapped
+from fluxone.weights.parts import Part
+from fluxone.weights.safetensors import listing
+
+M = TypeVar("M", bound=nn.Module)
+
+CHUNK = 1 << 22  # numbers looked at together by `first_nonfinite`
+
+
+def load_module(
+    build: Callable[[], M],
+    part: Part,
+    *,
+    dtype: torch.dtype | None = None,
+    device: str = "cpu",
+    mmap: bool = True,
+) -> M:
+    """Build a network and fill it from a part's files; every name and every shape must fit.
+
+    Args:
+        dtype: what floating-point tensors become; None keeps each as it is stored, fp8 too.
+        mmap: let parameters that need no change share the file's pages; False copies them all.
+
+    Raises:
+        BadWeights: names are unknown or missing, or shapes differ.
+    """
+    with torch.device("meta"):
+        module = build()
+    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    tensors = Mapped(part.headers)
+    picks = _checked(part, wanted, tensors)
+    state: dict[str, Tensor] = {}
+    for name in sorted(wanted, key=lambda name: tensors.place(picks[name].names[0])):
+        state[name] = _gather(tensors, picks[name], wanted[name], dtype=dtype, device=device, mmap=mmap)
+    module.requires_grad_(False)
+    module.load_state_dict(state, strict=True, assign=True)
+    empty = [name for name, buffer in module.named_buffers() if buffer.is_meta]
+    assert not empty, f"{type(module).__name__} builds the buffers {empty} at construction, where there is no memory"
+    return module.requires_grad_(False).eval()
+
+
+def refuse_packed(part: Part) -> None:
+    """Refuse a file whose numbers are packed in a way that cannot be unpacked.
+
+    Raises:
+        BadWeights: it is such a file.
+    """
+    if packed := packing(part.names):
+        kind, name = packed
+        raise BadWeights(f"{part.place} is {kind} ({name})", hint="use the bf16, fp16 or plain fp8 file of this model")
+
+
+def first_nonfinite(module: nn.Module) -> str | None:
+    """The name of the first parameter that holds NaN or infinity, or None."""
+    for name, parameter in module.named_parameters():
+        for chunk in torch.split(parameter.detach().flatten(), CHUNK):
+            if not torch.isfinite(chunk.float()).all():
+                return name
+    return None
+
+
+def _checked(part: Part, wanted: Mapping[str, tuple[int, ...]], tensors: Mapped) -> dict[str, Pick]:
+    """The plan for a part, after everything that could be wrong with it has been said in one error."""
+    refuse_packed(part)
+    leads = plan(part.names, part.form)
+    shapes = native_shapes({name: leads.picks[name] for name in leads.picks.keys() & wanted.keys()}, tensors.shape)
+    strangers = [found for name, way in leads.picks.items() if name not in wanted for found in way.names]
+    complete = leads.picks.keys() if not leads.incomplete else ()
+    missing = [*leads.incomplete, *(name for name in wanted if name not in leads.picks)]
+    wrong = [
+        f"{name} is {list(shapes[name])}, not {list(shape)}"
+        for name, shape in wanted.items()
+        if name in shapes and name in complete and shapes[name] != shape
+    ]
+    faults = {"unknown": sorted([*leads.unknown, *strangers]), "missing": missing, "of another shape": wrong}
+    if any(faults.values()):
+        told = "; ".join(f"{len(names)} {fault}: {listing(names)}" for fault, names in faults.items() if names)
+        raise BadWeights(
+            f"{part.place} does not fit the {part.name}: {told}", hint="check that file and config belong together"
+        )
+    return leads.picks
+
+
+def _gather(
+    tensors: Mapped, way: Pick, shape: tuple[int, ...], *, dtype: torch.dtype | None, device: str, mmap: bool
+) -> Tensor:
+    """One native tensor: the file's own pages if they can be used as they are, else a filled copy."""
+    stored = tensors.dtype(way.names[0])
+    kind = dtype if dtype is not None and stored.is_floating_point else stored
+    if mmap and device == "cpu" and kind == stored and len(way.names) == 1 and way.change is not Change.SWAP:
+        return tensors.read(way.names[0]).view(shape)
+    out = torch.empty(shape, dtype=kind, device=device)
+    ends = [0]
+    for name in way.names:
+        ends.append(ends[-1] + tensors.shape(name)[0])
+    half = shape[0] // 2 if way.change is Change.SWAP else 0
+    for name, start, stop in zip(way.names, ends, ends[1:], strict=False):
+        piece = tensors.read(name)
+        if half:
+            out[:half].copy_(piece[half:])
+            out[half:].copy_(piece[:half])
+        else:
+            out[start:stop].copy_(piece.view(stop - start, *shape[1:]))
+        del piece
+        tensors.release(name)
+    return out

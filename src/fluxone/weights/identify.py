@@ -1,0 +1,73 @@
+"""What a model is, from its configs and headers alone: the shapes of its parts, its variant, its conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from fluxone.errors import BadWeights
+from fluxone.geometry import CELL
+from fluxone.shapes import AutoEncoderShape, FluxShape
+from fluxone.variants import DEV, SCHNELL, VARIANTS, Kind, Variant
+from fluxone.weights import configs, sizes
+from fluxone.weights.keymap import native_shapes, plan
+from fluxone.weights.locate import Source
+from fluxone.weights.parts import Part
+from fluxone.weights.safetensors import merge, read_json
+
+S = TypeVar("S")
+
+SIDE = 2  # cells a token, each way
+
+
+def shape_of(part: Part, read: Callable[[configs.Config, object], S], infer: Callable[[sizes.Shapes, object], S]) -> S:
+    """A part's shape: from its config if there is one, else from its tensors."""
+    if part.config is not None:
+        return read(read_json(part.config), part.config)
+    entries = merge(part.headers)
+    shapes = native_shapes(plan(part.names, part.form).picks, lambda name: entries[name].shape)
+    return infer(shapes, part.place)
+
+
+def variant_of(found: Source, flux: FluxShape, autoencoder: AutoEncoderShape, row: Variant | None) -> Variant:
+    """The row that was asked for, or that the files' numbers speak for, with the files' own shape and schedule.
+
+    What the files say of its conditions goes before the row: a network that takes a mask takes it in every row.
+    """
+    kind = condition(flux, autoencoder.factor)
+    row = row_of(flux, kind) if row is None else row
+    if kind is not None:
+        row = replace(row, takes=(kind,))
+    takes = tuple(own for own in row.takes if own is kind or not own.wide)
+    row = replace(row, shape=flux, takes=takes, size=row.size * autoencoder.factor // CELL)
+    if found.scheduler is None:
+        return row
+    return configs.read_scheduler(read_json(found.scheduler), row, found.scheduler)
+
+
+def row_of(flux: FluxShape, kind: Kind | None = None) -> Variant:
+    """The row with these very numbers, else one of this kind, else that with, or without, distilled guidance."""
+    rows = list(VARIANTS.values())
+    same = [known for known in rows if known.shape == flux]
+    alike = [known for known in rows if kind is not None and kind in known.takes]
+    return next(iter(same + alike), DEV if flux.guided else SCHNELL)
+
+
+def condition(flux: FluxShape, factor: int = CELL) -> Kind | None:
+    """What a transformer takes in channels beside the noise: nothing for text to image.
+
+    Args:
+        factor: px a cell of its autoencoder; a mask has a channel for every pixel.
+
+    Raises:
+        BadWeights: its channels are those of no known condition.
+    """
+    noise, wide = flux.out_channels, flux.in_channels
+    known = {noise: None, 2 * noise: Kind.CONTROL, 2 * noise + (SIDE * factor) ** 2: Kind.FILL}
+    if wide not in known:
+        raise BadWeights(
+            f"the transformer takes {wide} channels and gives {noise}",
+            hint=f"with this autoencoder models of {', '.join(map(str, known))} channels can be run",
+        )
+    return known[wide]

@@ -1,0 +1,198 @@
+"""From networks to files: a model's folder in the diffusers layout, all of it or nothing.
+
+The folder is written beside its place under a temporary name and renamed when it is complete. The same model
+gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from fluxone.errors import BadFile, BadWeights, CannotWrite
+from fluxone.variants import Variant
+from fluxone.weights import configs
+from fluxone.weights.formats import autoencoder as autoencoder_names
+from fluxone.weights.formats import encoders
+from fluxone.weights.formats import transformer as transformer_names
+from fluxone.weights.keymap import AUTOENCODER, CLIP, T5, TRANSFORMER, Change, Format, lengths, spread
+from fluxone.weights.locate import INDEX, SCHEDULER, TOKENIZERS
+from fluxone.weights.mapped import CODES
+from fluxone.weights.parts import FOLDERS
+from fluxone.weights.safetensors import Outline, write
+
+if TYPE_CHECKING:
+    from fluxone.nn.autoencoder import AutoEncoder
+    from fluxone.nn.clip import ClipTextEncoder
+    from fluxone.nn.t5 import T5Encoder
+    from fluxone.nn.transformer import Flux
+
+DIFFUSERS_FILE = "diffusion_pytorch_model.safetensors"
+TRANSFORMERS_FILE = "model.safetensors"
+METADATA = {"format": "pt"}  # diffusers and transformers insist on it
+CLASSES = {
+    "transformer": ["diffusers", configs.TRANSFORMER_CLASS],
+    "vae": ["diffusers", configs.AUTOENCODER_CLASS],
+    "scheduler": ["diffusers", configs.SCHEDULER_CLASS],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "text_encoder_2": ["transformers", "T5EncoderModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "tokenizer_2": ["transformers", "T5TokenizerFast"],
+}
+
+
+def save_folder(
+    path: Path | str,
+    *,
+    variant: Variant,
+    transformer: Flux,
+    autoencoder: AutoEncoder,
+    t5: T5Encoder | None,
+    clip: ClipTextEncoder | None,
+    tokenizers: Mapping[str, Path],
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a folder that diffusers' FluxPipeline and `load_bundle` load; replace an older model there.
+
+    Args:
+        tokenizers: `tokenizer` (CLIP's) and `tokenizer_2` (T5's): folders whose files are copied.
+        dtype: what floating-point tensors become; None keeps each as it is.
+
+    Raises:
+        CannotWrite: the disk is full, the folder is not writable, or it holds something else than a model.
+        BadWeights: the layout cannot say what the network is.
+        BadFile: a tokenizer's folder is not there.
+    """
+    for name, source in tokenizers.items():
+        assert name in TOKENIZERS.values(), f"{name!r} is no tokenizer's folder"
+        if not Path(source).is_dir():
+            raise BadFile(f"{source}, the {name} to save, is no folder", hint="give the folder with its files")
+    with _whole_folder(Path(path)) as folder:
+        config = configs.write_flux(transformer.shape)
+        _part(folder, TRANSFORMER, transformer, transformer_names.DIFFUSERS, config, dtype)
+        config = configs.write_autoencoder(autoencoder.shape, variant.size)
+        _part(folder, AUTOENCODER, autoencoder, autoencoder_names.DIFFUSERS, config, dtype)
+        if t5 is not None:
+            _part(folder, T5, t5, encoders.T5_NATIVE, configs.write_t5(t5.shape), dtype)
+        if clip is not None:
+            _part(folder, CLIP, clip, encoders.CLIP_NATIVE, configs.write_clip(clip.shape), dtype)
+        for name, source in tokenizers.items():
+            shutil.copytree(source, folder / name, copy_function=shutil.copyfile)
+        _json(folder / SCHEDULER, configs.write_scheduler(variant))
+        present = {name: value if (folder / name).is_dir() else [None, None] for name, value in CLASSES.items()}
+        _json(folder / INDEX, {"_class_name": "FluxPipeline", **present})
+
+
+def save_file(
+    path: Path | str, tensors: Mapping[str, Tensor], *, dtype: torch.dtype | None = None, metadata: Mapping[str, str]
+) -> None:
+    """Write tensors to one safetensors file, whole or not at all.
+
+    Raises:
+        CannotWrite: the disk is full, or the place is not writable.
+        BadWeights: a tensor's type cannot be stored.
+    """
+    path = Path(path)
+    part = _beside(path)
+    with _told(path):
+        try:
+            write(part, [_outline(name, tensor, dtype) for name, tensor in tensors.items()], metadata)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def in_format(state: Mapping[str, Tensor], form: Format) -> dict[str, Tensor]:
+    """A network's tensors under a format's names: fused ones cut to views, others moved as its rows say.
+
+    Raises:
+        BadWeights: the format has no place for a name.
+    """
+    width = state[form.width].shape[0] if form.width else 0
+    out: dict[str, Tensor] = {}
+    for native, way in spread(state, form).items():
+        tensor = state[native]
+        if way.change is Change.SWAP:
+            tensor = torch.cat(tuple(reversed(tensor.chunk(2))))
+        elif way.change is Change.FLAT and tensor.ndim == 4:
+            tensor = tensor.flatten(1)
+        sizes = lengths(tensor.shape[0], len(way.names), width)
+        pieces = torch.split(tensor, sizes) if len(sizes) > 1 else (tensor,)
+        out |= dict(zip(way.names, pieces, strict=True))
+    return out
+
+
+def _part(
+    folder: Path, name: str, module: nn.Module, form: Format, config: Mapping[str, Any], dtype: torch.dtype | None
+) -> None:
+    place = folder / FOLDERS[name]
+    place.mkdir()
+    _json(place / "config.json", config)
+    file = DIFFUSERS_FILE if "_class_name" in config else TRANSFORMERS_FILE
+    tensors = in_format(module.state_dict(), form)
+    write(place / file, [_outline(key, tensor, dtype) for key, tensor in tensors.items()], METADATA)
+
+
+def _outline(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Outline:
+    kind = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+    if kind not in CODES:
+        raise BadWeights(f"{name} is {kind}", hint="safetensors has no such type: give a dtype")
+
+    def content() -> bytes:
+        plain = tensor.detach().to(device="cpu", dtype=kind).contiguous()
+        return plain.flatten().view(torch.uint8).numpy().tobytes() if plain.numel() else b""
+
+    return Outline(name=name, dtype=CODES[kind], shape=tuple(tensor.shape), content=content)
+
+
+def _json(path: Path, fields: Mapping[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _whole_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that takes its place when the block ends well, and vanishes when it does not."""
+    if path.exists() and not (path / INDEX).is_file() and (not path.is_dir() or any(path.iterdir())):
+        raise CannotWrite(f"{path} is there already and holds no model", hint="give another folder, or an empty one")
+    part, old = _beside(path), _beside(path)
+    with _told(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.mkdir()
+            yield part
+            if path.exists():
+                path.rename(old)
+            part.rename(path)
+        except BaseException:
+            if old.exists() and not path.exists():
+                old.rename(path)
+            raise
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    """A name beside `path` that nothing has, not even what a killed process left."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn the system's refusals into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        hints = {errno.ENOSPC: "make room on the disk", errno.EDQUOT: "make room in your quota"}
+        hint = hints.get(error.errno or 0, "check the folder and its rights")
+        raise CannotWrite(f"{path} cannot be saved: {error.strerror or error}", hint=hint) from None

@@ -1,0 +1,97 @@
+"""Fill against diffusers' FluxFillPipeline: pixels within 1e-4, in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FluxFillPipeline
+from PIL import Image
+
+from fluxone import FluxPipeline
+from fluxone.errors import BadRequest
+from parity.conftest import TINIES, build
+from parity.test_pipeline import arguments, assert_close, start
+
+Get = Callable[[str], tuple[FluxFillPipeline, Path]]
+
+
+def spot(width: int, height: int) -> Image.Image:
+    """White in the middle, with grey around it."""
+    rows, columns = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    return Image.fromarray(((1.2 - np.hypot(rows, columns)).clip(0, 1) * 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def fill(tmp_path_factory: pytest.TempPathFactory) -> Get:
+    made: dict[str, tuple[FluxFillPipeline, Path]] = {}
+
+    def get(name: str) -> tuple[FluxFillPipeline, Path]:
+        if name not in made:
+            tiny = TINIES[name]
+            folder = tmp_path_factory.mktemp(f"fill-{name}")
+            pipe = build(tiny, in_channels=8 * tiny.latent + 4 * tiny.factor**2, kind=FluxFillPipeline)
+            pipe.save_pretrained(folder)
+            made[name] = pipe, folder
+        return made[name]
+
+    return get
+
+
+def both(made: tuple[FluxFillPipeline, Path], **kwargs: Any) -> tuple[Any, Any]:
+    theirs, folder = made
+    ours = FluxPipeline.from_pretrained(str(folder), torch_dtype=torch.float32, device="cpu")
+    return tuple(pipe(**kwargs, generator=torch.Generator().manual_seed(3)).images for pipe in (theirs, ours))
+
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "a picture and a mask": ("dev", {}),
+    "two-level autoencoder": ("fixed", {}),
+    "unguided, two of one": ("schnell", {"num_images_per_prompt": 2}),
+    "some strength": ("odd", {"strength": 0.7, "num_inference_steps": 5}),
+    "two prompts": ("dev", {"prompt": ["the fox", "a dog"]}),
+    "two pictures, two masks": (
+        "dev",
+        {
+            "prompt": ["the fox", "a dog"],
+            "image": [start(40, 60), start(70, 30, 1)],
+            "mask_image": [spot(40, 60), spot(70, 30).rotate(180)],
+        },
+    ),
+    "an array": (
+        "dev",
+        {
+            "image": np.asarray(start(48, 64), dtype=np.float32)[None] / 255,
+            "mask_image": np.asarray(spot(48, 64), dtype=np.float32)[None] / 255,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equal_to_diffusers(fill: Get, case: str) -> None:
+    tiny, more = CASES[case]
+    given = {"image": start(50, 37), "mask_image": spot(44, 44), "strength": 1.0}
+    assert_close(*both(fill(tiny), **arguments(tiny, 4, 3, given | more)))
+
+
+def test_given_latents(fill: Get) -> None:
+    latents = torch.randn(1, 12, 64, generator=torch.Generator().manual_seed(4))
+    given = {"image": start(50, 37), "mask_image": spot(44, 44), "latents": latents}
+    assert_close(*both(fill("dev"), **arguments("dev", 4, 3, given)))
+
+
+def test_it_forgets_the_picture_by_default_and_needs_it(fill: Get) -> None:
+    kwargs = arguments("dev", 4, 3, {"seed": 1})
+    pipe = FluxPipeline.from_pretrained(str(fill("dev")[1]))
+    given = {"image": start(48, 64), "mask_image": spot(48, 64)}
+    whole = pipe(**kwargs, **given).images
+    assert np.array_equal(whole, pipe(**kwargs, **given, strength=1.0).images)
+    assert np.abs(whole - pipe(**kwargs, **(given | {"mask_image": spot(48, 64).rotate(90)})).images).max() > 0.01
+    for missing in ({}, {"image": start(48, 64)}):
+        with pytest.raises(BadRequest, match="fill cannot draw without a mask and the picture"):
+            pipe(**kwargs, **missing)

@@ -1,0 +1,256 @@
+"""The Python door: what it takes, what it refuses, where it runs. Its pictures are compared in tests/parity."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fluxone import FluxPipeline, Recipe, assemble
+from fluxone.api import FluxPipelineOutput
+from fluxone.call import UNBUILT, Call
+from fluxone.errors import BadRequest, BrokenModel, UnknownName, UserError
+from fluxone.variants import VARIANTS
+from fluxone.weights.save import save_folder
+from unit.tiny import TINY, bundle, pipeline
+
+ASKED = {"prompt": "a red car", "height": 32, "width": 48, "num_inference_steps": 2, "seed": 1, "output_type": "np"}
+INTERFACE = """
+    prompt prompt_2 negative_prompt true_cfg_scale height width num_inference_steps sigmas guidance_scale
+    num_images_per_prompt seed generator latents max_sequence_length image strength mask_image control_image
+    reference_images image_prompts image_prompt_strength sampler output_type callback_on_step_end auto_resize
+    return_dict prompt_embeds pooled_prompt_embeds
+"""
+LOADING = """
+    torch_dtype device quant offload compile attention variant vae text_encoder text_encoder_2 token
+"""
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> FluxPipeline:
+    return FluxPipeline(pipeline(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model in a diffusers folder."""
+    parts = bundle(tmp_path_factory.mktemp("words"))
+    place = tmp_path_factory.mktemp("tiny") / "model"
+    words = {"tokenizer": parts.clip_tokenizer, "tokenizer_2": parts.t5_tokenizer}
+    save_folder(
+        place,
+        variant=TINY,
+        transformer=parts.transformer,
+        autoencoder=parts.autoencoder,
+        t5=parts.t5,
+        clip=parts.clip,
+        tokenizers=words,
+    )
+    return place
+
+
+def test_the_signatures_are_those_of_the_interface() -> None:
+    call = inspect.signature(FluxPipeline.__call__).parameters
+    assert set(INTERFACE.split()) <= set(call)
+    assert call["num_images_per_prompt"].default == 1 and call["output_type"].default == "pil"
+    assert call["prompt"].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    load = inspect.signature(FluxPipeline.from_pretrained).parameters
+    assert set(LOADING.split()) <= set(load)
+    assert all(load[name].default in (None, False) for name in LOADING.split())
+
+
+def test_every_argument_of_the_call_is_checked() -> None:
+    assert set(inspect.signature(FluxPipeline.__call__).parameters) - {"self"} == {field.name for field in fields(Call)}
+
+
+def test_a_folder_is_loaded_and_draws(folder: Path) -> None:
+    pipe = FluxPipeline.from_pretrained(str(folder), torch_dtype=torch.float32, device="cpu")
+    out = pipe(**ASKED)
+    assert isinstance(out, FluxPipelineOutput) and out.images.shape == (1, 32, 48, 3)
+    (same,) = FluxPipeline.from_pretrained(str(folder), torch_dtype="float32")(**ASKED, return_dict=False)
+    assert np.array_equal(same, out.images)
+    lower = assemble(str(folder), Recipe(dtype="float32", device="cpu"))
+    assert lower.dtype == torch.float32 and lower.bundle.hashes.keys() == {"transformer", "autoencoder", "t5", "clip"}
+
+
+def test_the_row_that_is_named_gives_the_defaults(folder: Path) -> None:
+    plain, named = (FluxPipeline.from_pretrained(str(folder), variant=name).pipeline for name in (None, "mini"))
+    assert plain.variant.steps == VARIANTS["dev"].steps
+    assert named.variant.steps == VARIANTS["mini"].steps and named.variant.shape == TINY.shape
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        ({"torch_dtype": torch.int8}, UnknownName, "no dtype is called 'int8'"),
+        ({"torch_dtype": "bfloat"}, UnknownName, "did you mean 'bfloat16'"),
+        ({"device": "tpu"}, BadRequest, "device is 'tpu'"),
+        ({"quant": "nf4"}, BadRequest, "does not quantize"),
+        ({"offload": "disc"}, UnknownName, "no offload is called 'disc'"),
+        ({"attention": "flash9"}, UnknownName, "no attention backend"),
+        ({"variant": "devv"}, UnknownName, "did you mean 'dev'"),
+        ({"compat": "a1111"}, UnknownName, "no compat profile"),
+        ({"vae": 5}, BadRequest, "a part is given as int"),
+        ({"compile": True, "offload": "block"}, BadRequest, "compile and offload block"),
+    ],
+)
+def test_loading_refuses_what_it_cannot(folder: Path, arguments: Any, error: type, said: str) -> None:
+    with pytest.raises(error, match=said):
+        FluxPipeline.from_pretrained(str(folder), **arguments)
+
+
+def test_a_device_that_is_not_there_is_said(folder: Path, pipe: FluxPipeline) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(BadRequest, match="no cuda"):
+        FluxPipeline.from_pretrained(str(folder), device="cuda")
+    with pytest.raises(BadRequest, match="cuda"):
+        pipe.to("cuda")
+
+
+@pytest.mark.parametrize("name", UNBUILT)
+def test_what_is_not_built_is_refused_by_name(pipe: FluxPipeline, name: str) -> None:
+    with pytest.raises(BadRequest, match=f"{name} is given"):
+        pipe(**ASKED, **{name: {"a": 1}})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"generator": torch.Generator()}, "seed and generator"),
+        ({"strength": 0.5}, "without an image"),
+        ({"num_images_per_prompt": 0}, "num_images_per_prompt is 0"),
+        ({"height": 0}, "height is 0"),
+        ({"width": 10**6}, "width is 1000000"),
+        ({"height": 8}, "less than one token"),
+        ({"num_inference_steps": 0}, "steps is 0"),
+        ({"guidance_scale": float("nan")}, "guidance is nan"),
+        ({"max_sequence_length": 0}, "max_sequence_length is 0"),
+        ({"sigmas": [0.5, 0.9]}, "sigmas must fall"),
+        ({"sampler": "eular"}, "did you mean 'euler'"),
+        ({"schedule": "karras"}, "no schedule"),
+        ({"output_type": "jpg"}, "no output type"),
+        ({"latents": torch.zeros(1, 5, 16)}, r"\(1, 6, 16\) or \(1, 4, 4, 6\) fit"),
+        ({"prompt": ["a", 5]}, "prompt is"),
+        ({"prompt": []}, "prompt is"),
+        ({"prompt": "a" * 20_001}, "20001 characters"),
+        ({"prompt_2": ["a", "b"]}, "1 of prompt, but 2 of prompt_2"),
+        (
+            {"prompt": None, "prompt_embeds": torch.zeros(1, 3, 5), "pooled_prompt_embeds": torch.zeros(1, 16)},
+            "do not fit",
+        ),
+        ({"negative_prompt": ["a", "b", "c"], "true_cfg_scale": 2.0, "prompt": ["a", "b"]}, "3 negative prompts for 2"),
+        ({"image": "a.png"}, "picture is a str"),
+        ({"image": []}, "no picture"),
+        ({"image": np.full((8, 8, 3), 200.0)}, "values run from 200"),
+        ({"image": torch.zeros(8, 8)}, "three colours"),
+        ({"image": [Image.new("RGB", (9, 9))] * 2}, "2 images for 1 pictures"),
+        ({"callback_on_step_end_tensor_inputs": ["noise"]}, "cannot read noise"),
+    ],
+)
+def test_arguments_that_cannot_be_are_said(pipe: FluxPipeline, arguments: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        pipe(**(ASKED | arguments))
+
+
+def test_an_argument_that_nobody_knows_is_an_error(pipe: FluxPipeline) -> None:
+    with pytest.raises(TypeError, match="num_inference_stepz"):
+        pipe("a red car", num_inference_stepz=4)
+
+
+def test_nothing_is_drawn_when_a_weight_is_broken(tmp_path: Path) -> None:
+    pipe = FluxPipeline(pipeline(tmp_path))
+    pipe.pipeline.autoencoder.decoder.conv_out.bias.data[0] = float("nan")
+    with pytest.raises(BrokenModel, match=r"decoder\.conv_out\.bias"):
+        pipe(**ASKED)
+
+
+def test_latents_that_are_not_finite_make_no_picture(pipe: FluxPipeline) -> None:
+    with pytest.raises(BrokenModel, match="not finite"):
+        pipe(**(ASKED | {"latents": torch.full((1, 6, 16), float("nan"))}))
+
+
+def test_moving_and_offloading_change_not_one_bit(pipe: FluxPipeline) -> None:
+    expected = pipe(**ASKED).images
+    changes: list[Any] = [
+        pipe.enable_model_cpu_offload,
+        pipe.enable_sequential_cpu_offload,
+        lambda: pipe.to("cpu"),
+        lambda: pipe.to(torch.device("cpu"), torch.float32),
+        pipe.enable_vae_slicing,
+        pipe.disable_vae_slicing,
+        pipe.enable_vae_tiling,
+        pipe.disable_vae_tiling,
+        pipe.set_progress_bar_config,
+    ]
+    for change in changes:
+        change()
+        assert np.array_equal(pipe(**ASKED).images, expected)
+    assert pipe.to("cpu") is pipe
+
+
+def test_channels_last_is_harmless(pipe: FluxPipeline) -> None:
+    expected = pipe(**ASKED).images
+    pipe.transformer.to(memory_format=torch.channels_last)
+    pipe.vae.to(memory_format=torch.channels_last)
+    assert np.abs(pipe(**ASKED).images - expected).max() < 1e-5
+
+
+def test_offload_modes_can_be_chosen_when_loading(folder: Path) -> None:
+    for mode in ("none", "model", "block"):
+        pipe = FluxPipeline.from_pretrained(str(folder), offload=mode, device="cpu")
+        assert pipe.pipeline.on_device.mode == mode
+
+
+def test_every_block_is_compiled_when_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That they are told to; torch's compiler itself takes a minute and does not go with checked shapes."""
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda block: compiled.append(block))
+    FluxPipeline.from_pretrained(str(folder), device="cpu")
+    assert not compiled
+    pipe = FluxPipeline.from_pretrained(str(folder), device="cpu", compile=True)
+    assert compiled == [*pipe.transformer.double_blocks, *pipe.transformer.single_blocks]
+
+
+def test_another_dtype_needs_another_loading(pipe: FluxPipeline) -> None:
+    with pytest.raises(BadRequest, match=r"load it with torch_dtype=torch\.float16"):
+        pipe.to(torch.float16)
+
+
+def test_the_parts_are_where_scripts_look_for_them(pipe: FluxPipeline) -> None:
+    assert isinstance(pipe.transformer, torch.nn.Module) and isinstance(pipe.vae, torch.nn.Module)
+    assert pipe.text_encoder is pipe.bundle.clip and pipe.text_encoder_2 is pipe.bundle.t5
+    assert pipe.tokenizer is not None and pipe.tokenizer_2 is not None
+    assert (pipe.vae_scale_factor, pipe.device, pipe.dtype) == (8, torch.device("cpu"), torch.float32)
+
+
+def test_a_callback_may_replace_latents_and_nothing_else(pipe: FluxPipeline) -> None:
+    def answer(**tensors: torch.Tensor) -> Any:
+        return lambda pipe, step, timestep, told: told | tensors
+
+    expected = pipe(**ASKED).images
+    assert np.array_equal(pipe(**ASKED, callback_on_step_end=answer()).images, expected)
+    assert np.array_equal(pipe(**ASKED, callback_on_step_end=lambda *_: None).images, expected)
+    grey = pipe(**ASKED, callback_on_step_end=answer(latents=torch.zeros(1, 6, 16))).images
+    assert not np.allclose(grey, expected, atol=1e-2)
+    with pytest.raises(BadRequest, match="only latents can be replaced"):
+        pipe(**ASKED, callback_on_step_end=answer(prompt_embeds=torch.zeros(1, 8, 24)))
+
+
+def test_interrupting_ends_the_walk(pipe: FluxPipeline) -> None:
+    seen = []
+
+    def stop(pipe: FluxPipeline, step: int, timestep: torch.Tensor, tensors: dict[str, torch.Tensor]) -> None:
+        seen.append((step, float(timestep)))
+        pipe._interrupt = True
+
+    assert not pipe.interrupt
+    pipe(**ASKED, callback_on_step_end=stop)
+    assert seen == [(0, 1000.0)] and pipe.interrupt
+    assert pipe(**ASKED).images is not None and not pipe.interrupt

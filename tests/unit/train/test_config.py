@@ -1,0 +1,58 @@
+"""A recipe's mistakes are found before anything runs, and told in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fluxone.errors import BadFile, BadRequest, UnknownName
+from fluxone.train import config, objectives
+from fluxone.train.data.scenes import world_of
+
+RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("*.toml"))
+GOOD = 'objective = "flow"\nout = "x"\nsteps = 3\n'
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "run.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipes_are_valid(path: Path) -> None:
+    read = config.read(path)
+    assert read.objective in objectives.OBJECTIVES
+    assert world_of(read.data).objects
+
+
+def test_overrides_and_nested_tables(tmp_path: Path) -> None:
+    read = config.read(write(tmp_path, GOOD + "[rates]\nmuon = 1\n[data]\nkinds = {one = 1.0}\n"), {"steps": 9})
+    assert (read.steps, read.rates.muon, read.data.kinds) == (9, 1.0, {"one": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "says"),
+    [
+        (GOOD + "stepz = 3\n", UnknownName, "stepz"),
+        (GOOD + '[rates]\nmuon = "fast"\n', BadRequest, "muon"),
+        (GOOD + "[data]\nsize = 1.5\n", BadRequest, "size"),
+        (GOOD + "batch = true\n", BadRequest, "batch"),
+        (GOOD + "batch = 0\n", BadRequest, "batch"),
+        ('objective = "flow"\n', BadRequest, "out"),
+        ("objective = \n", BadFile, "TOML"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        config.read(write(tmp_path, text))
+
+
+def test_missing_file_and_unknown_names(tmp_path: Path) -> None:
+    with pytest.raises(BadFile, match="no file"):
+        config.read(tmp_path / "none.toml")
+    with pytest.raises(UnknownName, match="flow"):
+        objectives.make(config.read(write(tmp_path, GOOD.replace('"flow"', '"flaw"'))))
+    with pytest.raises(UnknownName, match="cat"):
+        world_of(config.read(write(tmp_path, GOOD + '[data]\nobjects = ["cta"]\n')).data)

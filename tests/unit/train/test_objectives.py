@@ -1,0 +1,176 @@
+"""The mini's objectives on tiny shapes: they learn, resume exactly, and their model folder is what was trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fluxone import storybook
+from fluxone.errors import BadRequest
+from fluxone.nn import tokens
+from fluxone.recipe import Recipe
+from fluxone.train import checkpoint, loop, objectives
+from fluxone.train.config import Data, Model, TrainConfig
+from fluxone.train.data.answers import survey
+from fluxone.train.data.scenes import draw, nth, world_of
+from fluxone.train.export import export
+from fluxone.train.objectives.flow import VALIDATION_SIGMAS, FlowObjective, stratified
+from fluxone.train.objectives.guidance import GuidanceObjective
+from fluxone.train.optim import Rates
+
+pytest.importorskip("resvg_py")
+
+
+def quiet(_line: str) -> None:
+    """Reports nothing."""
+
+
+DATA = Data(
+    stages=("snow", "beach"), kinds={"one": 1.0}, size=32, crop=32, scenes=64, first_scenes=32,
+)  # fmt: skip
+MODEL = Model(
+    channels=(8, 8, 8, 8), groups=4, hidden=32, heads=2, axes=(4, 6, 6), double_blocks=1, single_blocks=1,
+    text_hidden=24, text_layers=1, text_heads=2, text_mlp=32, clip_hidden=16, clip_layers=1, clip_heads=2,
+    clip_mlp=16, text_tokens=16,
+)  # fmt: skip
+
+
+def config(objective: str, out: Path, steps: int, **changes: object) -> TrainConfig:
+    made = TrainConfig(
+        objective=objective, out=str(out), steps=steps, batch=8, autocast=False, save_every=2, sheet_every=10**6,
+        validate_every=10**6, data=DATA, model=MODEL, rates=Rates(warmup=2),
+    )  # fmt: skip
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def train(made: TrainConfig) -> Path:
+    return loop.run(made, objectives.make(made), report=quiet)
+
+
+@pytest.fixture(scope="module")
+def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(config("autoencoder", tmp_path_factory.mktemp("runs") / "autoencoder", 2))
+
+
+def flow(autoencoder: Path, name: str, steps: int) -> TrainConfig:
+    made = config("flow", autoencoder.parent / name, steps)
+    return replace(made, model=replace(MODEL, autoencoder=str(autoencoder)))
+
+
+@pytest.fixture(scope="module")
+def trained(autoencoder: Path) -> Path:
+    return train(flow(autoencoder, "flow", 4))
+
+
+def test_reading_learns(tmp_path: Path) -> None:
+    made = config("reading", tmp_path, 30, batch=32)
+    objective = objectives.make(made)
+    trainer = loop.Trainer(replace(made, save_every=10**6), objective, quiet)
+    with torch.no_grad():
+        before = objective.validate()["loss"]
+    for _ in range(29):
+        trainer.advance()
+    with torch.no_grad():
+        assert objective.validate()["loss"] < 0.7 * before
+
+
+def test_flow_resumes_exactly_from_the_shared_pool(autoencoder: Path, trained: Path) -> None:
+    half = flow(autoencoder, "half", 4)
+    trainer = loop.Trainer(half, objectives.make(half), quiet)
+    for _ in range(3):  # its checkpoint is at 2
+        trainer.advance()
+    train(half)
+    one, other = checkpoint.load(trained), checkpoint.load(Path(half.out))
+    assert one is not None
+    assert other is not None
+    assert one[1]["step"] == other[1]["step"] == 4
+    for group, rows in one[0].items():
+        assert all(torch.equal(value, other[0][group][name]) for name, value in rows.items()), group
+    assert len(list((autoencoder.parent / "latents").iterdir())) == 1
+
+
+def test_guidance_starts_as_the_teacher_and_moves_only_the_transformer(autoencoder: Path, trained: Path) -> None:
+    made = flow(autoencoder, "guidance", 4)
+    made = replace(made, objective="guidance", model=replace(made.model, start=(str(trained),), frozen=("t5", "clip")))
+    objective = objectives.make(made)
+    assert isinstance(objective, GuidanceObjective)
+    assert set(objective.modules()) == {"transformer"}
+    text = objective.read(["a red cat in the snow"])
+    x, sigma = torch.randn(1, 4, 64), torch.tensor([0.5])
+    same = [objective.velocity(x, sigma, *text, torch.ones(1), flux=f) for f in (objective.flux, objective.teacher)]
+    assert torch.equal(*same)
+    assert float(objective.loss(0, slice(0, 8))["loss"].detach()) > 0
+    with torch.no_grad():
+        assert list(objective.validate()) == [f"flow@{level}" for level in VALIDATION_SIGMAS]
+        assert objective.sheet().width > 8 * DATA.size
+
+
+def test_the_model_folder_is_what_was_trained(autoencoder: Path, trained: Path, tmp_path: Path) -> None:
+    from fluxone.weights.load import load_bundle
+
+    made = flow(autoencoder, "flow", 4)
+    folder = export(made, [str(trained)], tmp_path / "model")
+    bundle = load_bundle(str(folder), recipe=Recipe(dtype="float32"))
+    objective = FlowObjective(replace(made, model=replace(made.model, start=(str(trained),))))
+    assert bundle.variant.guided
+    prompt = "a blue car on the beach"
+    txt, pooled = objective.read([prompt])
+    x, sigma, told = torch.randn(1, 4, 64), torch.tensor([0.7]), torch.ones(1)
+    expected = objective.velocity(x, sigma, txt, pooled, told)
+    found = bundle.transformer(x, tokens.image_ids(2, 2), txt, tokens.text_ids(txt.shape[1]), sigma, pooled, told)
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.02)  # the folder is bfloat16
+
+
+def test_sheet_has_a_picture_for_each_held_out_caption(autoencoder: Path, trained: Path) -> None:
+    made = flow(autoencoder, "flow", 4)
+    objective = FlowObjective(made)
+    with torch.no_grad():
+        page = objective.sheet()
+        figures = objective.validate()
+    assert page.width > 8 * DATA.size
+    assert all(value > 0 for value in figures.values())
+
+
+def test_stratified_covers_its_law() -> None:
+    sigma = stratified(1000, draw(0, 1), 0.3)
+    logits = torch.logit(sigma)
+    assert abs(logits.mean() - 0.3) < 0.02
+    assert abs(logits.std() - 1) < 0.05
+
+
+def test_answers_know_where_things_are() -> None:
+    world = world_of(replace(DATA, kinds={"side": 1.0}))
+    answers = survey(world)
+    names = {number: name for name, number in answers.names.items()}
+    for index in range(40):
+        scene = nth(world, index)
+        relation = [r for r in scene.facts.relations if r.name == "left of"]
+        if not relation:
+            continue
+        grid = answers.grid(scene, 8)[0].view(8, 8)
+        left, right = scene.facts.things[relation[0].subject], scene.facts.things[relation[0].other]
+        columns = [[c for c in range(8) for r in range(8) if names[int(grid[r, c])] == t.name] for t in (left, right)]
+        if left.name != right.name:
+            assert max(columns[0]) < min(columns[1])
+
+
+def test_scenes_by_index_keep_to_their_side_of_the_hold_out() -> None:
+    world = storybook.WORLDS["first"]
+    assert not any(storybook.held_out(nth(world, i)) for i in range(100))
+    assert all(storybook.held_out(nth(world, i, held_out=True)) for i in range(20))
+    assert nth(world, 7) == nth(world, 7)
+
+
+def test_a_world_too_small_to_hold_anything_out_says_so() -> None:
+    small = replace(DATA, objects=("cat",), colours=("red",))
+    with pytest.raises(BadRequest, match="held out"):
+        nth(world_of(small), 0, held_out=True)
+
+
+def test_draw_is_the_same_again_and_different_elsewhere() -> None:
+    assert torch.equal(torch.rand(4, generator=draw(1, 2, 3)), torch.rand(4, generator=draw(1, 2, 3)))
+    firsts = {float(torch.rand(1, generator=draw(seed, step))) for seed in range(4) for step in range(-2, 20)}
+    assert len(firsts) == 4 * 22
