@@ -167,7 +167,7 @@ def inside(r: Random, world: World) -> Draft:
 def hiding(r: Random, world: World) -> Draft:
     """An animal in a box, of which only the tail or the ears can be seen."""
     crate = _crate(r, world)
-    animal = r.choice(tuple(HIDERS))
+    animal = r.choice(_among(world, tuple(HIDERS)))
     part, colour = r.choice(HIDERS[animal]), r.choice(world.colours)
     rim = crate[0].foot - crate[0].height
     peek = Peek(animal=animal, part=part, colour=colour, x=crate[0].x + r.uniform(-9, 9), rim=rim)

@@ -75,7 +75,7 @@ def stack(r: Random, world: World) -> Draft:
 
 
 def count(r: Random, world: World) -> Draft:
-    """Two to four of the same."""
+    """Two to six of the same."""
     pick = choose(r, world, world.objects)
     number = r.choice(tuple(ROWS))
     lift = 22.0 if OBJECTS[pick.name].floats else 0.0
@@ -130,6 +130,8 @@ ROWS: dict[int, tuple[float, tuple[tuple[float, float], ...]]] = {
     2: (36, ((28, 84), (72, 84))),
     3: (27, ((19, 82), (50, 86), (81, 82))),
     4: (25, ((29, 66), (71, 66), (29, 94), (71, 94))),
+    5: (21, ((20, 64), (50, 61), (80, 64), (34, 92), (66, 92))),
+    6: (21, ((20, 64), (50, 64), (80, 64), (20, 93), (50, 93), (80, 93))),
 }
 Maker = Callable[[Random, World], Draft]
 KINDS: dict[str, Maker] = {

@@ -135,7 +135,7 @@ SPOKEN: dict[str, tuple[str, ...]] = {
 PROPS: dict[str, tuple[str, ...]] = {
     "table": ("table", "tables"),
     "inside": ("box",),
-    "hiding": ("box", "cat", "dog", "fox", "rabbit", "mouse"),
+    "hiding": ("box",),
 }
 
 LETTERED = (

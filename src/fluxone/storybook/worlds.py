@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fluxone.storybook.colours import PALETTE
 from fluxone.storybook.library import FONTS
@@ -85,8 +85,50 @@ FIRST = World(
     fonts=("fredoka", "baloo2"),
 )
 
+MINI = replace(  # what the model inside the package is trained on
+    FIRST,
+    objects=(
+        "cat",
+        "dog",
+        "fox",
+        "rabbit",
+        "duck",
+        "penguin",
+        "turtle",
+        "elephant",
+        "apple",
+        "mushroom",
+        "balloon",
+        "umbrella",
+        "book",
+        "gift",
+        "star",
+        "car",
+        "boat",
+        "rocket",
+        "house",
+        "tree",
+        "cactus",
+        "snowman",
+    ),
+    colours=("red", "orange", "yellow", "green", "blue", "purple", "pink"),
+    kinds={
+        "one": 0.22,
+        "side": 0.32,
+        "stack": 0.05,
+        "count": 0.09,
+        "sign": 0.18,
+        "reading": 0.04,
+        "inside": 0.04,
+        "hiding": 0.06,
+    },
+    random_words=0.25,
+    mirrored=False,
+)
+
 WORLDS: dict[str, World] = {
     "first": FIRST,
+    "mini": MINI,
     "full": World(
         objects=tuple(OBJECTS),
         colours=tuple(PALETTE),

@@ -68,7 +68,7 @@ class Model:
         text_hidden, text_layers, text_heads, text_mlp: the T5 encoder's.
         clip_hidden, clip_layers, clip_heads, clip_mlp: the CLIP encoder's.
         text_tokens: length that prompts are padded to.
-        autoencoder, start: run folders whose average weights are taken.
+        autoencoder, start: run folders whose average weights are taken, or models; `RUN:PART` takes one part.
         frozen: parts (`encoder`, `t5`, `clip`) that keep their weights.
     """
 

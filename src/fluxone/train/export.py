@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fluxone import storybook
 from fluxone.errors import BadFile, BadWeights
 from fluxone.nn.autoencoder import AutoEncoder
+from fluxone.recipe import Recipe
 from fluxone.shapes import AutoEncoderShape
 from fluxone.storybook import record
 from fluxone.train import checkpoint
@@ -21,29 +22,31 @@ from fluxone.train import tokenizer as words
 from fluxone.train.config import Model, TrainConfig
 from fluxone.train.data.scenes import world_of
 from fluxone.train.parts import text_encoders, transformer
-from fluxone.variants import MINI
+from fluxone.variants import MINI, VARIANTS
+from fluxone.weights.load import load_bundle
 from fluxone.weights.save import save_folder
 
 
 @torch.no_grad()
 def load_average(modules: Mapping[str, nn.Module], runs: Sequence[str]) -> dict[str, Any]:
-    """Fill modules with the average weights of run folders; later folders win. Returns their metadata, merged.
+    """Fill modules with the average weights of run folders or models; later ones win. Returns their metadata, merged.
 
-    Parts that no run has keep their values; a run's parts that are not asked for are ignored.
+    Parts that no run has keep their values; a run's parts that are not asked for are ignored. `RUN:PART` takes that
+    part alone.
 
     Raises:
-        BadFile: a folder has no checkpoint.
+        BadFile, UnknownName: it is neither a folder with a checkpoint nor a model.
         BadWeights: a run's part has other names or shapes than the module.
     """
     merged: dict[str, Any] = {}
     for run in runs:
-        found = checkpoint.load(Path(run))
-        if found is None:
-            raise BadFile(f"{run} has no checkpoint", hint="train it first, or mend the path in the recipe")
-        groups, meta = found
+        place, _, only = run.rpartition(":") if run.endswith(tuple(f":{part}" for part in modules)) else (run, "", "")
+        average, meta = _average(place)
         merged |= meta
         for part, module in modules.items():
-            rows = {k.removeprefix(f"{part}."): v for k, v in groups["average"].items() if k.startswith(f"{part}.")}
+            if part != (only or part):
+                continue
+            rows = {k.removeprefix(f"{part}."): v for k, v in average.items() if k.startswith(f"{part}.")}
             kept = dict(module.named_parameters())
             if not rows:
                 continue
@@ -52,6 +55,28 @@ def load_average(modules: Mapping[str, nn.Module], runs: Sequence[str]) -> dict[
             for name, value in rows.items():
                 kept[name].copy_(value)
     return merged
+
+
+def _average(place: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The average weights of a run's folder, or the weights of a model (a name, or its folder)."""
+    found = checkpoint.load(Path(place))
+    if found is not None:
+        groups, meta = found
+        return groups["average"], meta
+    if place not in VARIANTS and not (Path(place) / "model_index.json").exists():
+        raise BadFile(
+            f"{place} is neither a run with a checkpoint nor a model", hint="train it first, or mend the recipe's path"
+        )
+    bundle = load_bundle(place, recipe=Recipe(device="cpu", dtype="float32"))
+    shape = bundle.autoencoder.shape
+    parts = {"transformer": bundle.transformer, "autoencoder": bundle.autoencoder, "t5": bundle.t5, "clip": bundle.clip}
+    rows = {
+        f"{part}.{name}": p.detach()
+        for part, module in parts.items()
+        if module is not None
+        for name, p in module.named_parameters()
+    }
+    return rows, {"latent": {"scale": shape.scale, "shift": shape.shift}}
 
 
 def autoencoder(model: Model) -> AutoEncoder:

@@ -33,6 +33,10 @@ class Objective(Protocol):
         """Whether Muon takes this parameter; AdamW takes the rest."""
         ...
 
+    def pace(self, name: str) -> float:
+        """The share of the learning rates that this parameter takes; 1 for most."""
+        ...
+
     def loss(self, step: int, share: slice) -> dict[str, Tensor]:
         """The loss terms of this share of step `step`'s batch; `loss` is the one to descend."""
         ...
@@ -77,7 +81,8 @@ class Trainer:
             if p.requires_grad
         }
         muon = {name for name, p in self.params.items() if objective.muon(name, p)}
-        self.optim = MuonAdamW(self.params.items(), muon, config.rates, self.group)
+        paces = {name: objective.pace(name) for name in self.params}
+        self.optim = MuonAdamW(self.params.items(), muon, config.rates, self.group, paces)
         self.ema = Ema(self.params, config.ema)
         self.step = 0
         self._since, self._sums, self._count = time.perf_counter(), dict[str, float](), 0

@@ -9,7 +9,7 @@ Source: Jordan et al. 2024, "Muon"; Liu et al. 2025, "Muon is scalable for LLM t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -68,12 +68,20 @@ class MuonAdamW:
 
     Convolution kernels are taken as matrices (out, in * height * width). The processes of a group share the
     work of orthogonalizing: on a small model it is a third of a step.
+
+    Args:
+        paces: share of the rates that a parameter takes, where it is not 1.
     """
 
     def __init__(
-        self, named: Iterable[tuple[str, nn.Parameter]], muon: set[str], rates: Rates, group: Group | None = None
+        self,
+        named: Iterable[tuple[str, nn.Parameter]],
+        muon: set[str],
+        rates: Rates,
+        group: Group | None = None,
+        paces: Mapping[str, float] | None = None,
     ) -> None:
-        self.rates, self.group = rates, group or Group()
+        self.rates, self.group, self.paces = rates, group or Group(), paces or {}
         self.params = {name: p for name, p in named if p.requires_grad}
         self.muon = [name for name in self.params if name in muon]
         self.adam = [name for name in self.params if name not in muon]
@@ -89,19 +97,19 @@ class MuonAdamW:
         self._step_adam(self.rates.adam * factor)
 
     def _step_muon(self, rate: float) -> None:
-        stacks: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor]]] = {}
+        stacks: dict[tuple[int, int], list[tuple[str, nn.Parameter, Tensor]]] = {}
         for name in self.muon:
             p = self.params[name]
             if p.grad is None:
                 continue
             momentum = self.first[name].mul_(self.rates.momentum).add_(p.grad)
             update = (p.grad + self.rates.momentum * momentum).flatten(1)
-            stacks.setdefault((update.shape[0], update.shape[1]), []).append((p, update))
+            stacks.setdefault((update.shape[0], update.shape[1]), []).append((name, p, update))
         for shape, rows in stacks.items():
-            updates = self._orthogonal(torch.stack([update for _, update in rows]))
+            updates = self._orthogonal(torch.stack([update for _, _, update in rows]))
             scale = rate * MUON_RMS * max(shape) ** 0.5
-            for (p, _), update in zip(rows, updates, strict=True):
-                p.sub_(update.view_as(p), alpha=scale)
+            for (name, p, _), update in zip(rows, updates, strict=True):
+                p.sub_(update.view_as(p), alpha=scale * self.paces.get(name, 1.0))
 
     def _orthogonal(self, stack: Tensor) -> Tensor:
         rank, world = self.group.rank, self.group.world
@@ -126,7 +134,8 @@ class MuonAdamW:
         width = torch._foreach_div(second, 1 - two**self.taken)
         torch._foreach_sqrt_(width)
         torch._foreach_add_(width, self.rates.eps)
-        torch._foreach_addcdiv_(params, first, width, -rate / (1 - one**self.taken))
+        step = -rate / (1 - one**self.taken)
+        torch._foreach_addcdiv_(params, first, width, [step * self.paces.get(name, 1.0) for name in names])
 
     def state(self) -> dict[str, Tensor]:
         """All momenta, by name; `load` takes them back."""

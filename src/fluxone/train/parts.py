@@ -71,6 +71,15 @@ def text_encoders(model: Model, tokenizer: Tokenizer) -> tuple[T5Encoder, ClipTe
     return t5.train(), clip.train()
 
 
+def pace(name: str, t5: T5Shape) -> float:
+    """Share of the learning rates that a parameter of the mini takes.
+
+    T5 does not divide its attention by sqrt(head_dim): its queries are that much smaller, and so must their steps
+    be. At the full rate the logits grow until every token sees one other, and word order is lost.
+    """
+    return t5.head_dim**-0.5 if name.startswith("t5.") and name.endswith("SelfAttention.q.weight") else 1.0
+
+
 def transformer(model: Model) -> Flux:
     """An untrained transformer that predicts zero velocity: modulation and output start at zero."""
     flux = Flux(flux_shape(model))

@@ -33,13 +33,13 @@ def test_a_seed_is_a_scene(world: storybook.World, scenes: list[storybook.Scene]
     assert {s.kind for s in scenes} == set(world.kinds)
 
 
-def test_the_first_world_stays_as_it_is() -> None:
+def test_the_shipped_world_stays_as_it_is() -> None:
     """The shipped model learnt this world: a changed table or draw moves its seeds, captions and hold-out.
 
     If this fails on purpose, the model and what is measured of it need to be made again.
     """
-    captions = "\n".join(storybook.scene(seed, WORLDS["first"]).caption for seed in range(300))
-    assert hashlib.sha256(captions.encode()).hexdigest()[:16] == "15a0a80de69b736f"
+    captions = "\n".join(storybook.scene(seed, WORLDS["mini"]).caption for seed in range(300))
+    assert hashlib.sha256(captions.encode()).hexdigest()[:16] == "f14c0fc951881925"
 
 
 def test_worlds_are_the_sizes_they_promise() -> None:

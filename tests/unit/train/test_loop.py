@@ -99,6 +99,9 @@ class Sick:
     def muon(self, name: str, parameter: nn.Parameter) -> bool:
         return False
 
+    def pace(self, name: str) -> float:
+        return 1.0
+
     def loss(self, step: int, share: slice) -> dict[str, torch.Tensor]:
         return {"loss": self.part(torch.ones(1, 2)).sum() * (float("nan") if step == 2 else 1.0)}
 

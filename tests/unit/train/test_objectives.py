@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
 from fluxone import storybook
-from fluxone.errors import BadRequest
+from fluxone.errors import BadFile, BadRequest
 from fluxone.nn import tokens
 from fluxone.recipe import Recipe
 from fluxone.train import checkpoint, loop, objectives
 from fluxone.train.config import Data, Model, TrainConfig
-from fluxone.train.data.answers import survey
+from fluxone.train.data.answers import LETTERS, survey
 from fluxone.train.data.scenes import draw, nth, world_of
-from fluxone.train.export import export
-from fluxone.train.objectives.flow import VALIDATION_SIGMAS, FlowObjective, stratified
+from fluxone.train.export import export, load_average
+from fluxone.train.objectives.flow import FLAT, VALIDATION_SIGMAS, FlowObjective, stratified
 from fluxone.train.objectives.guidance import GuidanceObjective
 from fluxone.train.optim import Rates
+from fluxone.weights.load import load_bundle
 
 pytest.importorskip("resvg_py")
 
@@ -135,10 +137,36 @@ def test_sheet_has_a_picture_for_each_held_out_caption(autoencoder: Path, traine
 
 
 def test_stratified_covers_its_law() -> None:
-    sigma = stratified(1000, draw(0, 1), 0.3)
-    logits = torch.logit(sigma)
-    assert abs(logits.mean() - 0.3) < 0.02
-    assert abs(logits.std() - 1) < 0.05
+    count, mean = 1000, 0.3
+    sigma = stratified(count, draw(0, 1), mean).sort().values
+    even = torch.linspace(0, 1, 9)
+    law = FLAT * even + (1 - FLAT) * torch.distributions.Normal(mean, 1.0).cdf(torch.logit(even))
+    found = torch.stack([(sigma <= edge).float().mean() for edge in even])
+    assert (found - law).abs().max() < 3 / count
+
+
+def test_answers_know_where_letters_are() -> None:
+    world = world_of(replace(DATA, kinds={"sign": 1.0}))
+    answers = survey(world)
+    for index in range(20):
+        scene = nth(world, index)
+        (text,) = scene.facts.texts
+        grid = answers.letters(scene, 64).view(64, 64)
+        row = grid[int(scene.items[0].y * 0.64)]  # type: ignore[union-attr]
+        met = [number for number, before in pairwise([*row[row > 0].tolist(), 0]) if number != before]
+        wanted = [LETTERS[letter] for letter, _ in groupby(text)]
+        assert met == wanted, text
+
+
+def test_a_run_may_start_from_one_part_of_a_model() -> None:
+    bundle = load_bundle("mini", recipe=Recipe(device="cpu", dtype="float32"))
+    made, other = type(bundle.transformer)(bundle.transformer.shape), torch.nn.Linear(1, 1)
+    meta = load_average({"transformer": made, "t5": other}, ["mini:transformer"])
+    for name, value in bundle.transformer.named_parameters():
+        assert torch.equal(made.get_parameter(name), value), name
+    assert meta["latent"]["scale"] == bundle.autoencoder.shape.scale
+    with pytest.raises(BadFile, match="neither a run with a checkpoint nor a model"):
+        load_average({"transformer": made}, ["nowhere"])
 
 
 def test_answers_know_where_things_are() -> None:

@@ -28,6 +28,20 @@ def test_adamw_equals_torch() -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
 
 
+def test_a_pace_shortens_the_steps_of_both_halves() -> None:
+    torch.manual_seed(0)
+    start = torch.randn(4, 4)
+    params = {name: nn.Parameter(start.clone()) for name in ("muon", "slow muon", "adam", "slow adam")}
+    paces = {"slow muon": 0.25, "slow adam": 0.25}
+    optim = MuonAdamW(params.items(), {"muon", "slow muon"}, Rates(), paces=paces)
+    for p in params.values():
+        p.grad = start.sin()
+    optim.step(1.0)
+    for half in ("muon", "adam"):
+        full, slow = (params[name].detach() - start for name in (half, f"slow {half}"))
+        torch.testing.assert_close(slow, 0.25 * full, rtol=1e-3, atol=1e-6)
+
+
 def test_muon_descends_and_leaves_resting_parameters_alone() -> None:
     torch.manual_seed(0)
     w, idle = nn.Parameter(torch.zeros(8, 8)), nn.Parameter(torch.ones(4, 4))

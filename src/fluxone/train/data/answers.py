@@ -1,4 +1,4 @@
-"""Where things are, as answers to learn: for every cell of a grid, which thing and which colour is there."""
+"""Where things are, as answers to learn: for every cell of a grid, which thing, colour and letter is there."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from jaxtyping import Int
 from torch import Tensor
 
 from fluxone.storybook import Scene, World
+from fluxone.storybook.library import lettering
+from fluxone.storybook.spec import Sign
 from fluxone.train.data.scenes import nth
+from fluxone.train.tokenizer import CHARACTERS
 
 SURVEYED = 3000  # scenes looked at to learn which names a world has
+LETTERS = {letter: i for i, letter in enumerate(CHARACTERS, start=1)}  # 0: none
+CAP = 0.36  # half of a line of text that is certainly inked, in em
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +37,22 @@ class Answers:
             names[rows, columns] = self.names.get(thing.name, 0)
             colours[rows, columns] = self.colours.get(thing.colour, 0)
         return torch.stack([names.flatten(), colours.flatten()])
+
+    def letters(self, scene: Scene, side: int) -> Int[Tensor, " cells"]:
+        """For a grid of side x side cells: the number of the letter at each cell's centre, 0 where none is."""
+        found = torch.zeros((side, side), dtype=torch.long)
+        centres = [100 * (cell + 0.5) / side for cell in range(side)]
+        for sign in (item for item in scene.items if isinstance(item, Sign)):
+            ends = [lettering(sign.text[: n + 1], sign.font).width * sign.em for n in range(len(sign.text))]
+            left = sign.x - ends[-1] / 2
+            for column, x in enumerate(centres):
+                at = next((n for n, end in enumerate(ends) if left <= x < left + end), None)
+                if at is None:
+                    continue
+                for row, y in enumerate(centres):
+                    if abs(y - sign.y) < max(CAP * sign.em, 50 / side):
+                        found[row, column] = LETTERS.get(sign.text[at], 0)
+        return found.flatten()
 
     def bag(self, scene: Scene) -> Tensor:
         """Which names occur at all, as 0 and 1."""

@@ -60,6 +60,9 @@ class AutoEncoderObjective:
     def muon(self, name: str, parameter: nn.Parameter) -> bool:
         return parameter.ndim == 4 and "conv_in" not in name and "conv_out" not in name
 
+    def pace(self, _name: str) -> float:
+        return 1.0
+
     def meta(self) -> dict[str, Any]:
         return {"latent": self.latent}
 

@@ -3,8 +3,8 @@
     x(sigma) = (1 - sigma) * picture + sigma * noise        velocity = noise - picture
 
 The transformer and, unless they are frozen, its text encoders learn together. On the way the middle of the
-network is also asked which thing and which colour is at each token (the storybook world knows): what REPA
-does with a pretrained eye, done with ground truth. The question's two small layers are not shipped.
+network is also asked which thing, colour and letter is at each token (the storybook world knows): what REPA
+does with a pretrained eye, done with ground truth. The question's small layers are not shipped.
 
 Source: Lipman et al. 2023; Esser et al. 2024 (logit-normal sigma); Yu et al. 2025, "REPA" (the auxiliary term).
 """
@@ -30,30 +30,33 @@ from fluxone.sampling.samplers import SAMPLERS
 from fluxone.sampling.schedule import DEV_SHIFT, SCHEDULES
 from fluxone.train import tokenizer as words
 from fluxone.train.config import TrainConfig
-from fluxone.train.data.answers import survey
+from fluxone.train.data.answers import LETTERS, survey
 from fluxone.train.data.latents import Pool, encode
 from fluxone.train.data.scenes import draw, nth, world_of
 from fluxone.train.export import autoencoder, load_average
-from fluxone.train.parts import caption, text_encoders, transformer
+from fluxone.train.parts import caption, pace, text_encoders, transformer
 
-WEIGHTS = {"flow": 1.0, "names": 0.05, "colours": 0.05}
+WEIGHTS = {"flow": 1.0, "names": 0.05, "colours": 0.05, "letters": 1.0}  # few cells show a letter
 PLAIN_GUIDANCE = 1.0  # what the embedding is told while guidance is not distilled yet
 SIGMA_MEAN = 0.3  # of logit(sigma): a little more noise than picture, for 64 tokens
+FLAT = 0.125  # share of sigmas drawn evenly: the logit-normal law hardly ever visits the first step's
 VALIDATION_SCENES = 64
+JUDGED = ("flow", "names", "letters")  # terms that validation tells
 VALIDATION_SIGMAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 SHEET_SCENES, SHEET_STEPS, SHEET_CFG = 24, 16, 3.0
 
 
 class Answer(nn.Module):
-    """Name and colour of what each image token shows, read from the middle of the network."""
+    """Name, colour and letter that each image token shows, read from the middle of the network."""
 
     def __init__(self, hidden: int, names: int, colours: int) -> None:
         super().__init__()
         self.names, self.colours = nn.Linear(hidden, names), nn.Linear(hidden, colours)
+        self.letters = nn.Linear(hidden, len(LETTERS) + 1)
 
-    def forward(self, x: Float[Tensor, "B L C"]) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Float[Tensor, "B L C"]) -> tuple[Tensor, Tensor, Tensor]:
         x = F.layer_norm(x.float(), (x.shape[-1],))
-        return self.names(x), self.colours(x)
+        return self.names(x), self.colours(x), self.letters(x)
 
 
 class FlowObjective:
@@ -100,6 +103,9 @@ class FlowObjective:
         elsewhere = any(part in name for part in (".lin.", "adaLN", "relative"))
         return parameter.ndim == 2 and ("block" in name or ".layers." in name) and not elsewhere
 
+    def pace(self, name: str) -> float:
+        return pace(name, self.t5.shape)
+
     def meta(self) -> dict[str, Any]:
         return {"latent": {"scale": self.autoencoder.shape.scale, "shift": self.autoencoder.shape.shift}}
 
@@ -129,12 +135,14 @@ class FlowObjective:
         plain = torch.full_like(sigma, PLAIN_GUIDANCE)
         v = self.velocity((1 - at) * x + at * noise_, sigma, *self.read(prompts), plain)
         assert self._middle is not None, "the block in the middle was not run"
-        names, colours = self.answer(self._middle[:, -x.shape[1] :])
+        names, colours, letters = self.answer(self._middle[:, -x.shape[1] :])
         grid = torch.stack([self.answers.grid(scene, self.side) for scene in scenes]).to(self.device)
+        spelt = torch.stack([self.answers.letters(scene, self.side) for scene in scenes]).to(self.device)
         terms = {
             "flow": F.mse_loss(v.float(), noise_ - x),
             "names": F.cross_entropy(names.flatten(0, 1), grid[:, 0].flatten()),
             "colours": F.cross_entropy(colours.flatten(0, 1), grid[:, 1].flatten()),
+            "letters": F.cross_entropy(letters.flatten(0, 1), spelt.flatten()),
         }
         terms["loss"] = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
         return terms
@@ -162,7 +170,7 @@ class FlowObjective:
         for level in VALIDATION_SIGMAS:
             sigma = torch.full((len(scenes),), level, device=self.device)
             terms = self._terms(x, noise_, sigma, [scene.caption for scene in scenes], scenes)
-            figures |= {f"{name}@{level}": round(float(terms[name]), 5) for name in ("flow", "names") if name in terms}
+            figures |= {f"{name}@{level}": round(float(terms[name]), 5) for name in JUDGED if name in terms}
         return figures
 
     def _held_out(self) -> Tensor:
@@ -204,7 +212,8 @@ def _no_noise() -> Tensor:
 
 
 def stratified(count: int, rng: torch.Generator, mean: float) -> Float[Tensor, " count"]:
-    """Logit-normal sigmas, one from each of `count` equal shares of the law: less noise in the loss."""
+    """Logit-normal sigmas, and `FLAT` of them even, one from each of `count` equal shares: less noise in the loss."""
     share = (torch.randperm(count, generator=rng) + torch.rand(count, generator=rng)) / count
-    normal = math.sqrt(2) * torch.erfinv(2 * share.clamp(1e-4, 1 - 1e-4) - 1)
-    return torch.sigmoid(mean + normal)
+    rest = (share - FLAT) / (1 - FLAT)
+    normal = math.sqrt(2) * torch.erfinv(2 * rest.clamp(1e-4, 1 - 1e-4) - 1)
+    return torch.where(share < FLAT, share / FLAT, torch.sigmoid(mean + normal))

@@ -1,6 +1,7 @@
 """Teaches the text encoders to read before there are pictures: from the words alone, say what is where.
 
     caption --T5--> tokens --cross attention from 16 cells--> name and colour in each cell
+                           --cross attention from 8 slots--> first, second, ... letter of the sign's text
     caption --CLIP--> pooled --> which names occur
 
 A step costs a tenth of a transformer's step, and which colour belongs to which thing, and which thing is on
@@ -21,28 +22,31 @@ from fluxone import storybook
 from fluxone.storybook import Scene
 from fluxone.train import tokenizer as tokens
 from fluxone.train.config import TrainConfig
-from fluxone.train.data.answers import survey
+from fluxone.train.data.answers import LETTERS, survey
 from fluxone.train.data.scenes import draw, nth, world_of
-from fluxone.train.parts import caption, text_encoders
+from fluxone.train.parts import caption, pace, text_encoders
 
 SIDE = 4  # cells each way: enough to tell left from right and above from below
-WEIGHTS = {"names": 1.0, "colours": 1.0, "bag": 2.0}
+SLOTS = 8  # letters of a sign's text that are asked for
+WEIGHTS = {"names": 1.0, "colours": 1.0, "letters": 2.0, "bag": 2.0}
 VALIDATION_SCENES = 256
 
 
 class Reader(nn.Module):
-    """Cells that look at the text and say what they would show."""
+    """Cells that look at the text and say what they would show, and slots that say which letter they are."""
 
     def __init__(self, hidden: int, heads: int, names: int, colours: int, vec: int) -> None:
         super().__init__()
-        self.cells = nn.Parameter(torch.randn(SIDE * SIDE, hidden) * 0.5)
+        self.cells = nn.Parameter(torch.randn(SIDE * SIDE + SLOTS, hidden) * 0.5)
         self.layer = nn.TransformerDecoderLayer(hidden, heads, 2 * hidden, 0.0, batch_first=True, norm_first=True)
         self.names, self.colours = nn.Linear(hidden, names), nn.Linear(hidden, colours)
+        self.letters = nn.Linear(hidden, len(LETTERS) + 1)
         self.bag = nn.Linear(vec, names)
 
-    def forward(self, txt: Float[Tensor, "B T D"]) -> tuple[Tensor, Tensor]:
+    def forward(self, txt: Float[Tensor, "B T D"]) -> tuple[Tensor, Tensor, Tensor]:
         x = self.layer(self.cells.expand(txt.shape[0], -1, -1), txt)
-        return self.names(x), self.colours(x)
+        cells, slots = x[:, :-SLOTS], x[:, -SLOTS:]
+        return self.names(cells), self.colours(cells), self.letters(slots)
 
 
 class ReadingObjective:
@@ -74,6 +78,9 @@ class ReadingObjective:
     def muon(self, name: str, parameter: nn.Parameter) -> bool:
         return parameter.ndim == 2 and ("block" in name or "layer" in name) and "relative" not in name
 
+    def pace(self, name: str) -> float:
+        return pace(name, self.t5.shape)
+
     def meta(self) -> dict[str, Any]:
         return {}
 
@@ -86,13 +93,15 @@ class ReadingObjective:
     def _terms(self, scenes: list[Scene], captions: list[str]) -> dict[str, Tensor]:
         grid = torch.stack([self.answers.grid(scene, SIDE) for scene in scenes]).to(self.device)
         bag = torch.stack([self.answers.bag(scene) for scene in scenes]).to(self.device)
+        spelt = torch.tensor([_spelt(scene) for scene in scenes], device=self.device)
         ids = torch.tensor(tokens.encode(self.tokenizer, captions, self.length), device=self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast):
-            names, colours = self.reader(self.t5(ids))
+            names, colours, letters = self.reader(self.t5(ids))
             named = self.reader.bag(self.clip(ids)[1])
         terms = {
             "names": F.cross_entropy(names.float().flatten(0, 1), grid[:, 0].flatten()),
             "colours": F.cross_entropy(colours.float().flatten(0, 1), grid[:, 1].flatten()),
+            "letters": F.cross_entropy(letters.float().flatten(0, 1), spelt.flatten()),
             "bag": F.binary_cross_entropy_with_logits(named.float(), bag),
         }
         terms["loss"] = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
@@ -108,8 +117,14 @@ class ReadingObjective:
         scenes = [nth(self.world, i, held_out=True) for i in range(12)]
         captions = [scene.caption for scene in scenes]
         ids = torch.tensor(tokens.encode(self.tokenizer, captions, self.length), device=self.device)
-        names, _ = self.reader(self.t5(ids))
+        names, _, _ = self.reader(self.t5(ids))
         shades = (names.float().argmax(-1).cpu() * (255 // len(self.answers.names))).byte().view(-1, SIDE, SIDE)
         large = shades.repeat_interleave(32, 1).repeat_interleave(32, 2)
         pictures = [shade[..., None].expand(-1, -1, 3).numpy() for shade in large]
         return storybook.sheet(pictures, captions, 6)
+
+
+def _spelt(scene: Scene) -> list[int]:
+    """Numbers of the first letters of the scene's text, 0 for none."""
+    text = "".join(scene.facts.texts)[:SLOTS]
+    return [LETTERS.get(letter, 0) for letter in text] + [0] * (SLOTS - len(text))
