@@ -4,17 +4,19 @@
                            --cross attention from 8 slots--> first, second, ... letter of the sign's text
     caption --CLIP--> pooled --> which names occur
 
+Some texts are edit instructions; they say what they ask for, as if it were in every cell.
+
 A step costs a tenth of a transformer's step, and which colour belongs to which thing, and which thing is on
 which side, is what a transformer trained on pictures alone learns last. The reader on top is thrown away.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL.Image import Image
 from torch import Tensor, nn
 
@@ -29,7 +31,18 @@ from fluxone.train.parts import caption, pace, text_encoders
 SIDE = 4  # cells each way: enough to tell left from right and above from below
 SLOTS = 8  # letters of a sign's text that are asked for
 WEIGHTS = {"names": 1.0, "colours": 1.0, "letters": 2.0, "bag": 2.0}
+INSTRUCTED = 0.15  # share of edit instructions among the captions
 VALIDATION_SCENES = 256
+
+
+class Question(NamedTuple):
+    """A text and what it says: numbers of name and colour a cell, of the letters, and which names occur."""
+
+    text: str
+    names: Int[Tensor, " cells"]
+    colours: Int[Tensor, " cells"]
+    letters: Int[Tensor, " slots"]
+    bag: Float[Tensor, " names"]
 
 
 class Reader(nn.Module):
@@ -85,23 +98,50 @@ class ReadingObjective:
         return {}
 
     def loss(self, step: int, share: slice) -> dict[str, Tensor]:
-        first = step * self.config.batch
-        scenes = [nth(self.world, first + row) for row in range(share.start, share.stop)]
         rng = draw(self.config.seed, step, share.start)
-        return self._terms(scenes, [caption(scene, rng) for scene in scenes])
+        numbers = range(step * self.config.batch + share.start, step * self.config.batch + share.stop)
+        instructed = torch.rand(len(numbers), generator=rng) < INSTRUCTED
+        scenes = [nth(self.world, number) for number in numbers]
+        return self._terms(
+            [
+                self._instruction(scene, number) if told else self._caption(scene, rng)
+                for scene, number, told in zip(scenes, numbers, instructed, strict=True)
+            ]
+        )
 
-    def _terms(self, scenes: list[Scene], captions: list[str]) -> dict[str, Tensor]:
-        grid = torch.stack([self.answers.grid(scene, SIDE) for scene in scenes]).to(self.device)
-        bag = torch.stack([self.answers.bag(scene) for scene in scenes]).to(self.device)
-        spelt = torch.tensor([_spelt(scene) for scene in scenes], device=self.device)
+    def _caption(self, scene: Scene, rng: torch.Generator | None = None) -> Question:
+        """A caption of the scene and what it shows."""
+        names, colours = self.answers.grid(scene, SIDE)
+        text = scene.caption if rng is None else caption(scene, rng)
+        return Question(text, names, colours, spelt("".join(scene.facts.texts)), self.answers.bag(scene))
+
+    def _instruction(self, scene: Scene, seed: int) -> Question:
+        """An instruction and what it asks for, as if it were everywhere."""
+        edited, text = storybook.edit(scene, seed, world=self.world)
+        changed = [new for new in edited.facts.things if new not in scene.facts.things]
+        said = storybook.words(text)
+        name = f"stage {edited.facts.stage}" if edited.facts.stage != scene.facts.stage else ""
+        name = next((new.name for new in changed if f" {new.name}" in text), name)  # its plural, too
+        colour = next((new.colour for new in changed if new.colour in said), "")
+        names = torch.full((SIDE * SIDE,), self.answers.names.get(name, 0))
+        colours = torch.full((SIDE * SIDE,), self.answers.colours.get(colour, 0))
+        bag = F.one_hot(names[0], len(self.answers.names)).float()
+        return Question(text, names, colours, spelt("".join(new.text for new in changed)), bag)
+
+    def _terms(self, questions: list[Question]) -> dict[str, Tensor]:
+        captions = [question.text for question in questions]
+        names_, colours_, letters_, bag = (
+            torch.stack(column).to(self.device)
+            for column in zip(*(question[1:] for question in questions), strict=True)
+        )
         ids = torch.tensor(tokens.encode(self.tokenizer, captions, self.length), device=self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast):
             names, colours, letters = self.reader(self.t5(ids))
             named = self.reader.bag(self.clip(ids)[1])
         terms = {
-            "names": F.cross_entropy(names.float().flatten(0, 1), grid[:, 0].flatten()),
-            "colours": F.cross_entropy(colours.float().flatten(0, 1), grid[:, 1].flatten()),
-            "letters": F.cross_entropy(letters.float().flatten(0, 1), spelt.flatten()),
+            "names": F.cross_entropy(names.float().flatten(0, 1), names_.flatten()),
+            "colours": F.cross_entropy(colours.float().flatten(0, 1), colours_.flatten()),
+            "letters": F.cross_entropy(letters.float().flatten(0, 1), letters_.flatten()),
             "bag": F.binary_cross_entropy_with_logits(named.float(), bag),
         }
         terms["loss"] = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
@@ -109,7 +149,7 @@ class ReadingObjective:
 
     def validate(self) -> dict[str, float]:
         scenes = [nth(self.world, i, held_out=True) for i in range(VALIDATION_SCENES)]
-        terms = self._terms(scenes, [scene.caption for scene in scenes])
+        terms = self._terms([self._caption(scene) for scene in scenes])
         return {name: float(value) for name, value in terms.items()}
 
     def sheet(self) -> Image:
@@ -124,7 +164,6 @@ class ReadingObjective:
         return storybook.sheet(pictures, captions, 6)
 
 
-def _spelt(scene: Scene) -> list[int]:
-    """Numbers of the first letters of the scene's text, 0 for none."""
-    text = "".join(scene.facts.texts)[:SLOTS]
-    return [LETTERS.get(letter, 0) for letter in text] + [0] * (SLOTS - len(text))
+def spelt(text: str) -> Int[Tensor, " slots"]:
+    """Numbers of the first letters of a text, 0 for none."""
+    return torch.tensor([LETTERS.get(letter, 0) for letter in text[:SLOTS].ljust(SLOTS, "\0")])
