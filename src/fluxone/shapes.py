@@ -103,3 +103,87 @@ class ClipShape:
     eos: int = 49407
     activation: str = "quick_gelu"
     eps: float = 1e-5
+
+    @property
+    def causal(self) -> bool:
+        """Whether a position attends only to those before it."""
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlNetShape:
+    """A ControlNet: a short network of FLUX.1's blocks, and the way in of its picture. Defaults are a plain Union's.
+
+    Attributes:
+        flux: its blocks and embedders; `in_channels` are those of the noise.
+        modes: kinds of pictures that it tells apart (Union), 0 if it knows one.
+        hint: channels that its own encoder of pictures gives for each cell (XLabs'); 0 if pictures are encoded by
+            the autoencoder.
+    """
+
+    flux: FluxShape = FluxShape(double_blocks=5, single_blocks=10)
+    modes: int = 0
+    hint: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipVisionShape:
+    """The CLIP picture encoder. Defaults are CLIP-L/14's."""
+
+    hidden: int = 1024
+    layers: int = 24
+    heads: int = 16
+    mlp: int = 4096
+    size: int = 224
+    patch: int = 14
+    out: int = 768
+    activation: str = "quick_gelu"
+    eps: float = 1e-5
+
+    @property
+    def causal(self) -> bool:
+        """Whether a position attends only to those before it."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class IpAdapterShape:
+    """An IP-Adapter. Defaults are XLabs'.
+
+    Attributes:
+        image: width of the picture encoder's vector.
+        tokens: that one picture becomes, each `context` wide.
+        blocks: of the transformer's blocks, double ones first, how many it works in.
+        deep: whether a layer lies between vector and tokens (InstantX).
+        inside: whether it is added to what the attention gives, before that is projected, with keys normalised
+            (InstantX); else to what the double block gives (XLabs).
+    """
+
+    hidden: int = 3072
+    image: int = 768
+    context: int = 4096
+    tokens: int = 4
+    blocks: int = 19
+    deep: bool = False
+    inside: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyShape:
+    """A tiny decoder of latents. Defaults are TAEF1's.
+
+    Attributes:
+        decoder: residual blocks of each level, from the latent on.
+        scale, shift: what it takes for a latent is `latent / scale + shift` of ours.
+    """
+
+    latent: int = 16
+    channels: int = 64
+    decoder: tuple[int, ...] = (3, 3, 3, 1)
+    scale: float = 1.0
+    shift: float = 0.0
+
+    @property
+    def factor(self) -> int:
+        """Pixels a cell, each way."""
+        return int(2 ** (len(self.decoder) - 1))

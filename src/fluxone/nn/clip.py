@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from fluxone.errors import pick
 from fluxone.nn.activations import ACTIVATIONS
-from fluxone.shapes import ClipShape
+from fluxone.shapes import ClipShape, ClipVisionShape
 
 LEGACY_EOS = 2  # configurations that say 2 mean: the largest id of the row is the end token
 
+Shape = ClipShape | ClipVisionShape  # the layers are the same for words and pictures
 Stream = Float[Tensor, "B T D"]
 
 
@@ -39,12 +40,12 @@ class Embeddings(nn.Module):
         return tokens + positions
 
 
-class CausalAttention(nn.Module):
-    """Every position attends to itself and those before it."""
+class SelfAttention(nn.Module):
+    """Every position attends to all; in a text to itself and those before it."""
 
-    def __init__(self, shape: ClipShape) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.heads = shape.heads
+        self.heads, self.causal = shape.heads, shape.causal
         self.q_proj = nn.Linear(shape.hidden, shape.hidden)
         self.k_proj = nn.Linear(shape.hidden, shape.hidden)
         self.v_proj = nn.Linear(shape.hidden, shape.hidden)
@@ -55,7 +56,7 @@ class CausalAttention(nn.Module):
             return torch.unflatten(part, -1, (self.heads, -1)).transpose(1, 2)
 
         q, k, v = heads(self.q_proj(x)), heads(self.k_proj(x)), heads(self.v_proj(x))
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -63,7 +64,7 @@ class CausalAttention(nn.Module):
 class MLP(nn.Module):
     """Linear, activation, linear."""
 
-    def __init__(self, shape: ClipShape) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.activation = pick(ACTIVATIONS, shape.activation, "activation")
         self.fc1 = nn.Linear(shape.hidden, shape.mlp)
@@ -77,9 +78,9 @@ class MLP(nn.Module):
 class Layer(nn.Module):
     """Attention and MLP, each after a norm and beside a shortcut."""
 
-    def __init__(self, shape: ClipShape) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.self_attn = CausalAttention(shape)
+        self.self_attn = SelfAttention(shape)
         self.layer_norm1 = nn.LayerNorm(shape.hidden, eps=shape.eps)
         self.mlp = MLP(shape)
         self.layer_norm2 = nn.LayerNorm(shape.hidden, eps=shape.eps)
@@ -92,7 +93,7 @@ class Layer(nn.Module):
 class Encoder(nn.Module):
     """The layers: `encoder.*` of the files."""
 
-    def __init__(self, shape: ClipShape) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
 

@@ -11,9 +11,10 @@ Source: black-forest-labs/flux, `model.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import cast
+from functools import reduce
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -64,16 +65,71 @@ class Modulation:
 Trunk = Callable[["Flux", Tensor, Tensor, Modulation, Rotation], Tensor]
 
 
+@runtime_checkable
+class Blocks(Protocol):
+    """What has FLUX.1's blocks and embedders: the network, and the ControlNets beside it."""
+
+    time_in: Embedder
+    guidance_in: Embedder | None
+    vector_in: Embedder
+    double_blocks: nn.ModuleList
+    single_blocks: nn.ModuleList
+    attend: Attend
+
+
 def trunk(
     model: Flux, img: Float[Tensor, "B L C"], txt: Float[Tensor, "B T C"], modulation: Modulation, pe: Rotation
 ) -> Float[Tensor, "B L C"]:
-    """Run all blocks and return the image's stream: the one loop over blocks of the project."""
+    """Run all blocks and return the image's stream."""
+    return reduce(lambda _, after: after, streams(model, img, txt, modulation, pe), img)
+
+
+def streams(
+    model: Blocks, img: Float[Tensor, "B L C"], txt: Float[Tensor, "B T C"], modulation: Modulation, pe: Rotation
+) -> Iterator[Float[Tensor, "B L C"]]:
+    """Yield the image's stream after each block: the one loop over blocks of the project."""
     for double, pair in zip(model.double_blocks, modulation.double, strict=True):
         img, txt = double(img, txt, pair, pe, model.attend)
+        yield img
     both = torch.cat((txt, img), dim=1)
     for single, rows in zip(model.single_blocks, modulation.single, strict=True):
         both = single(both, rows, pe, model.attend)
-    return both[:, txt.shape[1] :]
+        yield both[:, txt.shape[1] :]
+
+
+def vector(
+    model: Blocks,
+    sigma: Float[Tensor, " N"],
+    guidance: Float[Tensor, " N"] | None,
+    pooled: Float[Tensor, "N V"],
+    *,
+    rounding: torch.dtype | None = None,
+) -> Float[Tensor, "N C"]:
+    """Return `vec`: see `Flux.vector`."""
+
+    def embed(embedder: Embedder, x: Tensor) -> Tensor:
+        x = x.float() if rounding is None else x.to(rounding)
+        out: Tensor = embedder(sinusoid(TIME * x).to(pooled.dtype))
+        return out
+
+    vec = embed(model.time_in, sigma)
+    if model.guidance_in is not None:
+        if guidance is None:
+            raise ValueError("this network embeds guidance, and was given none")
+        vec = vec + embed(model.guidance_in, guidance)
+    pooled_part: Tensor = model.vector_in(pooled)
+    return vec + pooled_part
+
+
+def block_modulation(model: Blocks, active: Float[Tensor, "N C"], final: Float[Tensor, "N 2 C"]) -> Modulation:
+    """Return the modulation of every block for N rows of silu(vec), with that of the last layer."""
+    doubles = cast("Iterable[DoubleBlock]", model.double_blocks)
+    singles = cast("Iterable[SingleBlock]", model.single_blocks)
+    return Modulation(
+        double=tuple((block.img_mod(active), block.txt_mod(active)) for block in doubles),
+        single=tuple(block.modulation(active) for block in singles),
+        final=final,
+    )
 
 
 class Flux(nn.Module):
@@ -112,30 +168,12 @@ class Flux(nn.Module):
             guidance: ignored by networks without a guidance embedding.
             rounding: type that sigma, guidance and a thousand times them are rounded to; None keeps float32.
         """
-
-        def embed(embedder: Embedder, x: Tensor) -> Tensor:
-            x = x.float() if rounding is None else x.to(rounding)
-            out: Tensor = embedder(sinusoid(TIME * x).to(pooled.dtype))
-            return out
-
-        vec = embed(self.time_in, sigma)
-        if self.guidance_in is not None:
-            if guidance is None:
-                raise ValueError("this network embeds guidance, and was given none")
-            vec = vec + embed(self.guidance_in, guidance)
-        pooled_part: Tensor = self.vector_in(pooled)
-        return vec + pooled_part
+        return vector(self, sigma, guidance, pooled, rounding=rounding)
 
     def modulation(self, vec: Float[Tensor, "N C"]) -> Modulation:
         """Return the modulation of every block for N rows of `vec`: a schedule's, a batch's, or both."""
         active = F.silu(vec)
-        doubles = cast("Iterable[DoubleBlock]", self.double_blocks)
-        singles = cast("Iterable[SingleBlock]", self.single_blocks)
-        return Modulation(
-            double=tuple((block.img_mod(active), block.txt_mod(active)) for block in doubles),
-            single=tuple(block.modulation(active) for block in singles),
-            final=self.final_layer.modulate(active),
-        )
+        return block_modulation(self, active, self.final_layer.modulate(active))
 
     def modulators(self) -> list[nn.Module]:
         """Return the modules that only `vector` and `modulation` use."""

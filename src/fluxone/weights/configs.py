@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from fluxone.errors import BadFile, BadWeights
-from fluxone.shapes import ACTIVATIONS, AutoEncoderShape, ClipShape, FluxShape, T5Shape
+from fluxone.shapes import ACTIVATIONS, AutoEncoderShape, ClipShape, ClipVisionShape, FluxShape, T5Shape, TinyShape
 from fluxone.variants import Variant
 
 Config = Mapping[str, Any]
@@ -243,6 +243,49 @@ def write_clip(shape: ClipShape) -> dict[str, Any]:
         "bos_token_id": None,
         "pad_token_id": None,
     }
+
+
+def read_clip_vision(config: Config, path: object) -> ClipVisionShape:
+    """Read the CLIP picture encoder's config, alone or inside that of a whole CLIP.
+
+    Raises:
+        BadFile: a value is no number, or out of range.
+        BadWeights: it describes another architecture.
+    """
+    if isinstance(config.get("vision_config"), Mapping):
+        config = {"projection_dim": config.get("projection_dim", 512), **config["vision_config"]}
+    _refuse_unless(config, {"quantization_config": None, "num_channels": 3}, path)
+    activation = config.get("hidden_act", "quick_gelu")
+    hidden, heads = _whole(config, "hidden_size", 768, path), _whole(config, "num_attention_heads", 12, path)
+    size, patch = _whole(config, "image_size", 224, path), _whole(config, "patch_size", 32, path)
+    if hidden % heads or patch > size:
+        raise BadFile(f"{path}: {hidden} in {heads} heads, patches of {patch} in {size} px", hint="they do not fit")
+    return ClipVisionShape(
+        hidden=hidden,
+        layers=_whole(config, "num_hidden_layers", 12, path),
+        heads=heads,
+        mlp=_whole(config, "intermediate_size", 3072, path),
+        size=size,
+        patch=patch,
+        out=_whole(config, "projection_dim", 512, path),
+        activation=_activation(activation, f"{path}: hidden_act", activation),
+        eps=_number(config, "layer_norm_eps", 1e-5, path),
+    )
+
+
+def read_tiny(config: Config, shape: TinyShape, path: object) -> TinyShape:
+    """A tiny decoder's shape with the scale and shift that its config says.
+
+    Raises:
+        BadFile: a value is no number.
+        BadWeights: it describes another architecture.
+    """
+    only = {"act_fn": "relu", "upsample_fn": "nearest", "upsampling_scaling_factor": 2, "out_channels": 3}
+    _refuse_unless(config, only, path)
+    scale = _number(config, "scaling_factor", 1.0, path)
+    if scale == 0:
+        raise BadFile(f"{path}: scaling_factor is 0", hint="download the config again")
+    return replace(shape, scale=scale, shift=_number(config, "shift_factor", 0.0, path))
 
 
 def read_scheduler(config: Config, variant: Variant, path: object) -> Variant:
