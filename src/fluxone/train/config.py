@@ -37,6 +37,7 @@ class Data:
         scenes: distinct scenes in the pool that latents are cached for.
         first_scenes: scenes known at step 0; the pool grows evenly until `full_at` of the run.
         workers: processes that draw and encode pictures ahead of the trainer.
+        task: row of `TASKS`: what is given besides words.
         drop: share of captions replaced by the empty prompt, for guidance.
     """
 
@@ -55,6 +56,7 @@ class Data:
     first_scenes: int = 2_000
     full_at: float = 0.5
     workers: int = 1
+    task: str = "text"
     drop: float = 0.1
 
 
@@ -64,7 +66,7 @@ class Model:
 
     Attributes:
         channels, blocks, groups: the autoencoder's.
-        hidden, heads, axes, double_blocks, single_blocks: the transformer's.
+        in_channels, guided, hidden, heads, axes, double_blocks, single_blocks: the transformer's.
         text_hidden, text_layers, text_heads, text_mlp: the T5 encoder's.
         clip_hidden, clip_layers, clip_heads, clip_mlp: the CLIP encoder's.
         text_tokens: length that prompts are padded to.
@@ -75,6 +77,8 @@ class Model:
     channels: tuple[int, ...] = (16, 32, 64, 96)
     blocks: int = 1
     groups: int = 8
+    in_channels: int = 64
+    guided: bool = True
     hidden: int = 256
     heads: int = 4
     axes: tuple[int, ...] = (16, 24, 24)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fluxone import storybook
@@ -26,13 +27,16 @@ from fluxone.variants import MINI, VARIANTS
 from fluxone.weights.load import load_bundle
 from fluxone.weights.save import save_folder
 
+PARTS = ("transformer", "autoencoder", "t5", "clip")  # that `RUN:PART` may name
+WIDENED = "img_in.weight"  # of a transformer that is given pictures as channels
+
 
 @torch.no_grad()
 def load_average(modules: Mapping[str, nn.Module], runs: Sequence[str]) -> dict[str, Any]:
     """Fill modules with the average weights of run folders or models; later ones win. Returns their metadata, merged.
 
     Parts that no run has keep their values; a run's parts that are not asked for are ignored. `RUN:PART` takes that
-    part alone.
+    part alone. A transformer with more channels than the run's starts deaf to them.
 
     Raises:
         BadFile, UnknownName: it is neither a folder with a checkpoint nor a model.
@@ -40,7 +44,7 @@ def load_average(modules: Mapping[str, nn.Module], runs: Sequence[str]) -> dict[
     """
     merged: dict[str, Any] = {}
     for run in runs:
-        place, _, only = run.rpartition(":") if run.endswith(tuple(f":{part}" for part in modules)) else (run, "", "")
+        place, _, only = run.rpartition(":") if run.rpartition(":")[2] in PARTS else (run, "", "")
         average, meta = _average(place)
         merged |= meta
         for part, module in modules.items():
@@ -50,6 +54,8 @@ def load_average(modules: Mapping[str, nn.Module], runs: Sequence[str]) -> dict[
             kept = dict(module.named_parameters())
             if not rows:
                 continue
+            if WIDENED in rows:
+                rows[WIDENED] = F.pad(rows[WIDENED], (0, max(0, kept[WIDENED].shape[1] - rows[WIDENED].shape[1])))
             if rows.keys() - kept.keys() or any(rows[k].shape != kept[k].shape for k in rows):
                 raise BadWeights(f"{run} holds another {part} than the recipe describes", hint="compare their [model]")
             for name, value in rows.items():

@@ -22,8 +22,10 @@ WEIGHT_STD = 0.02
 
 
 def flux_shape(model: Model) -> FluxShape:
-    """The transformer's shape: guidance-embedded, as FLUX.1-dev's."""
+    """The transformer's shape."""
     return FluxShape(
+        in_channels=model.in_channels,
+        guided=model.guided,
         hidden=model.hidden,
         heads=model.heads,
         axes=model.axes,

@@ -11,7 +11,8 @@ import torch
 
 from fluxone.train import config as configs
 from fluxone.train import loop, objectives
-from fluxone.train.export import export
+from fluxone.train.config import TrainConfig
+from fluxone.train.export import PARTS, export
 
 
 def train(path: Path, *, overrides: Mapping[str, Any] | None = None, report: Callable[[str], None]) -> Path:
@@ -26,6 +27,14 @@ def train(path: Path, *, overrides: Mapping[str, Any] | None = None, report: Cal
     torch.set_num_threads(config.threads)
     folder = loop.run(config, objectives.make(config), report=report)
     if config.export:
-        export(config, [*config.model.start, config.out], Path(config.export))
+        export(config, finished(config), Path(config.export))
         report(f"wrote the model to {config.export}")
     return folder
+
+
+def finished(config: TrainConfig) -> list[str]:
+    """What a finished run's model is made of: frozen parts from where it started, the others from the run."""
+    frozen = config.model.frozen
+    whole = [run for run in config.model.start if run.rpartition(":")[2] not in PARTS]
+    single = [run for run in config.model.start if run.rpartition(":")[2] in frozen]
+    return [*(f"{run}:{part}" for run in whole for part in frozen), *single, config.out]

@@ -17,10 +17,14 @@ from fluxone.train import checkpoint, loop, objectives
 from fluxone.train.config import Data, Model, TrainConfig
 from fluxone.train.data.answers import LETTERS, survey
 from fluxone.train.data.scenes import draw, nth, world_of
+from fluxone.train.data.tasks import TASKS
+from fluxone.train.data.views import edited
 from fluxone.train.export import export, load_average
 from fluxone.train.objectives.flow import FLAT, VALIDATION_SIGMAS, FlowObjective, stratified
 from fluxone.train.objectives.guidance import GuidanceObjective
+from fluxone.train.objectives.steps import TOLD, StepObjective
 from fluxone.train.optim import Rates
+from fluxone.train.run import finished
 from fluxone.weights.load import load_bundle
 
 pytest.importorskip("resvg_py")
@@ -108,6 +112,75 @@ def test_guidance_starts_as_the_teacher_and_moves_only_the_transformer(autoencod
     with torch.no_grad():
         assert list(objective.validate()) == [f"flow@{level}" for level in VALIDATION_SIGMAS]
         assert objective.sheet().width > 8 * DATA.size
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_hears_what_it_is_given(autoencoder: Path, task: str) -> None:
+    made = flow(autoencoder, task, 1)
+    channels = {"fill": 384, "depth": 128, "canny": 128, "pose": 128}.get(task, 64)
+    data = replace(DATA, task=task, scenes=32)
+    objective = FlowObjective(replace(made, data=data, model=replace(made.model, in_channels=channels)))
+    terms = objective.loss(1, slice(0, 8))
+    terms["loss"].backward()
+    assert torch.isfinite(terms["loss"])
+    rows = objective._validation(2)
+    assert (rows.reference is not None) == (task == "edit")
+    assert (rows.channels is not None) == (channels > 64)
+    if rows.channels is not None:
+        assert rows.channels.shape[-1] == channels - 64
+    x, sigma, told = torch.randn(2, 4, 64), torch.full((2,), 0.5), torch.ones(2)
+    for part in objective.flux.modules():  # a fresh network says zero whatever it hears
+        if isinstance(part, torch.nn.Linear) and not part.weight.any():
+            torch.nn.init.normal_(part.weight, std=0.1)
+    with torch.no_grad():
+        text = objective.read(rows.prompts)
+        heard = objective.velocity(x, sigma, *text, told, given=rows)
+        assert heard.shape == x.shape
+        if task != "text":
+            reference, given = (None if p is None else p + 1 for p in (rows.reference, rows.channels))
+            other = replace(rows, reference=reference, channels=given)
+            assert not torch.allclose(heard, objective.velocity(x, sigma, *text, told, given=other))
+
+
+def test_a_wider_transformer_starts_deaf_to_what_it_is_given(autoencoder: Path, trained: Path) -> None:
+    made = flow(autoencoder, "wide", 1)
+    model = replace(made.model, in_channels=128, start=(str(trained),))
+    objective = FlowObjective(replace(made, data=replace(DATA, task="depth"), model=model))
+    base = FlowObjective(replace(made, model=replace(made.model, start=(str(trained),))))
+    rows = objective._validation(2)
+    text = base.read(rows.prompts)
+    x, sigma, told = torch.randn(2, 4, 64), torch.full((2,), 0.5), torch.ones(2)
+    given = objective.velocity(x, sigma, *text, told, given=rows)
+    torch.testing.assert_close(given, base.velocity(x, sigma, *text, told), rtol=1e-5, atol=1e-5)
+
+
+def test_an_edit_changes_the_scene_and_keeps_to_its_side_of_the_hold_out() -> None:
+    world = world_of(replace(DATA, kinds={"one": 0.5, "sign": 0.5}))
+    for number in range(30):
+        before, after, instruction = edited(world, number)
+        assert instruction
+        assert (before.items, before.stage) != (after.items, after.stage)
+        assert not storybook.held_out(before)
+        assert not storybook.held_out(after)
+        assert edited(world, number)[2] == instruction
+
+
+def test_steps_start_as_the_teacher_told_its_guidance(autoencoder: Path, trained: Path) -> None:
+    made = flow(autoencoder, "steps", 2)
+    model = replace(made.model, start=(str(trained),), frozen=("t5", "clip"), guided=False)
+    made = replace(made, objective="steps", model=model)
+    objective = objectives.make(made)
+    assert isinstance(objective, StepObjective)
+    assert set(objective.modules()) == {"transformer"}
+    assert objective.flux.guidance_in is None
+    text = objective.read(["a red cat in the snow"])
+    x, sigma, told = torch.randn(1, 4, 64), torch.tensor([0.5]), torch.tensor([TOLD])
+    ours, teachers = (objective.velocity(x, sigma, *text, told, flux=f) for f in (objective.flux, objective.teacher))
+    torch.testing.assert_close(ours, teachers, rtol=1e-5, atol=1e-6)
+    folder = train(made)
+    assert finished(made) == [f"{trained}:t5", f"{trained}:clip", str(folder)]
+    bundle = load_bundle(str(export(made, finished(made), folder / "model")), recipe=Recipe())
+    assert not bundle.variant.guided
 
 
 def test_the_model_folder_is_what_was_trained(autoencoder: Path, trained: Path, tmp_path: Path) -> None:

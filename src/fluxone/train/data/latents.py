@@ -18,12 +18,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fluxone import storybook
 from fluxone.errors import BrokenModel
 from fluxone.nn.autoencoder import AutoEncoder
 from fluxone.storybook import World
 from fluxone.train.config import Data, Model
-from fluxone.train.data.scenes import nth, pixels, world_of
+from fluxone.train.data.scenes import pixels, world_of
+from fluxone.train.data.views import VIEWS
 from fluxone.train.export import autoencoder
 
 CHUNK = 32  # scenes that a worker encodes between two notes of its progress
@@ -31,10 +31,12 @@ PATIENCE = 600  # seconds without progress after which the workers are taken for
 
 
 @torch.no_grad()
-def encode(encoder: AutoEncoder, world: World, size: int, numbers: range, *, held_out: bool = False) -> Tensor:
-    """Latents (N, 16, h, w) of the scenes with these numbers."""
-    scenes = (nth(world, number, held_out=held_out) for number in numbers)
-    x = torch.stack([pixels(storybook.render(scene, size)) for scene in scenes])
+def encode(
+    encoder: AutoEncoder, world: World, size: int, numbers: range, *, held_out: bool = False, view: str = "scene"
+) -> Tensor:
+    """Latents (N, 16, h, w) of the scenes with these numbers, seen so."""
+    drawn = VIEWS[view]
+    x = torch.stack([pixels(drawn(world, number, size, held_out)) for number in numbers])
     return torch.cat([encoder.encode(part.contiguous(memory_format=torch.channels_last)) for part in torch.split(x, 8)])
 
 
@@ -42,15 +44,20 @@ class Pool:
     """The latents of scenes 0 to `data.scenes`, on disk in a folder below `place` that is named by what is in it.
 
     Runs of the same world, size and autoencoder share them.
+
+    Args:
+        view: row of `VIEWS`: what of a scene is seen.
     """
 
-    def __init__(self, place: Path, data: Data, model: Model) -> None:
-        self.data, self.model = data, model
+    def __init__(self, place: Path, data: Data, model: Model, view: str = "scene") -> None:
+        self.data, self.model, self.view = data, model, view
+        self.opened = False
         encoder = autoencoder(model)
         cells = data.size // encoder.shape.factor
         self.row = (encoder.shape.latent, cells, cells)
         self.workers: list[multiprocessing.process.BaseProcess] = []
-        digest = hashlib.sha256(json.dumps([asdict(world_of(data)), data.size, data.scenes], default=str).encode())
+        what = [asdict(world_of(data)), data.size, data.scenes, *([view] if view != "scene" else [])]
+        digest = hashlib.sha256(json.dumps(what, default=str).encode())
         for value in encoder.state_dict().values():
             digest.update(value.contiguous().numpy().tobytes())
         self.key = digest.hexdigest()
@@ -58,6 +65,7 @@ class Pool:
 
     def open(self, *, fill: bool) -> None:
         """Map the file; with `fill`, make it where there is none, and start the workers."""
+        self.opened = True
         path = self.folder / "latents.f16"
         size = (self.data.scenes, *self.row)
         if fill and not path.exists():
@@ -73,7 +81,9 @@ class Pool:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         for number in range(self.data.workers):
-            worker = context.Process(target=_fill, args=(self.folder, self.data, self.model, number), daemon=True)
+            worker = context.Process(
+                target=_fill, args=(self.folder, self.data, self.model, number, self.view), daemon=True
+            )
             worker.start()
             self.workers.append(worker)
 
@@ -109,7 +119,7 @@ def _progress(folder: Path, number: int) -> int:
     return int(path.read_text() or 0) if path.exists() else 0
 
 
-def _fill(folder: Path, data: Data, model: Model, number: int) -> None:
+def _fill(folder: Path, data: Data, model: Model, number: int, view: str) -> None:
     """One worker: chunks number, number + workers, ... from where it stopped."""
     torch.set_num_threads(1)
     encoder, world = autoencoder(model), world_of(data)
@@ -119,7 +129,7 @@ def _fill(folder: Path, data: Data, model: Model, number: int) -> None:
     done = _progress(folder, number)
     for chunk in range(done * data.workers + number, -(-data.scenes // CHUNK), data.workers):
         numbers = range(chunk * CHUNK, min(data.scenes, (chunk + 1) * CHUNK))
-        out[numbers.start : numbers.stop] = encode(encoder, world, data.size, numbers).half().numpy()
+        out[numbers.start : numbers.stop] = encode(encoder, world, data.size, numbers, view=view).half().numpy()
         out.flush()
         done += 1
         part = folder / f".worker-{number}"

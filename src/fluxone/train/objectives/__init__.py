@@ -13,6 +13,7 @@ OBJECTIVES = {
     "flow": "fluxone.train.objectives.flow:FlowObjective",
     "guidance": "fluxone.train.objectives.guidance:GuidanceObjective",
     "reading": "fluxone.train.objectives.reading:ReadingObjective",
+    "steps": "fluxone.train.objectives.steps:StepObjective",
 }
 
 

@@ -12,7 +12,7 @@ Source: Lipman et al. 2023; Esser et al. 2024 (logit-normal sigma); Yu et al. 20
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from fluxone import storybook
+from fluxone.errors import pick
 from fluxone.nn import tokens
 from fluxone.nn.attention import ATTENTION
 from fluxone.nn.transformer import Flux
@@ -31,10 +32,10 @@ from fluxone.sampling.schedule import DEV_SHIFT, SCHEDULES
 from fluxone.train import tokenizer as words
 from fluxone.train.config import TrainConfig
 from fluxone.train.data.answers import LETTERS, survey
-from fluxone.train.data.latents import Pool, encode
-from fluxone.train.data.scenes import draw, nth, world_of
+from fluxone.train.data.scenes import draw, world_of
+from fluxone.train.data.tasks import TASKS, Batch, Material, Rows
 from fluxone.train.export import autoencoder, load_average
-from fluxone.train.parts import caption, pace, text_encoders, transformer
+from fluxone.train.parts import pace, text_encoders, transformer
 
 WEIGHTS = {"flow": 1.0, "names": 0.05, "colours": 0.05, "letters": 1.0}  # few cells show a letter
 PLAIN_GUIDANCE = 1.0  # what the embedding is told while guidance is not distilled yet
@@ -60,7 +61,7 @@ class Answer(nn.Module):
 
 
 class FlowObjective:
-    """Trains a `Flux` with its T5 and CLIP encoders on latents of storybook scenes."""
+    """Trains a `Flux`, and its T5 and CLIP encoders unless they are frozen, on latents of storybook scenes."""
 
     def __init__(self, config: TrainConfig) -> None:
         torch.manual_seed(config.seed)
@@ -81,12 +82,13 @@ class FlowObjective:
         for part in self._all().values():
             part.to(self.device)
         self.autoencoder = autoencoder(config.model)
-        self.pool = Pool(Path(config.out).parent / "latents", config.data, config.model)
+        self.task = pick(TASKS, config.data.task, "task")
+        self.material = Material(config, self.autoencoder)
         self.side = config.data.size // self.autoencoder.shape.factor // 2
         self.ids = tokens.image_ids(self.side, self.side).to(self.device)
+        self.reference_ids = tokens.image_ids(self.side, self.side, 1).to(self.device)
         self.text_ids = tokens.text_ids(config.model.text_tokens).to(self.device)
         self._middle: Tensor | None = None
-        self._opened = False
         middle = self.flux.single_blocks[len(self.flux.single_blocks) // 2]
         middle.register_forward_hook(self._keep)
 
@@ -110,36 +112,28 @@ class FlowObjective:
         return {"latent": {"scale": self.autoencoder.shape.scale, "shift": self.autoencoder.shape.shift}}
 
     def loss(self, step: int, share: slice) -> dict[str, Tensor]:
-        if not self._opened:
-            self.pool.open(fill=share.start == 0)
-            self._opened = True
-        batch = self.config.batch
+        count = self.config.batch
         rng = draw(self.config.seed, step)
-        numbers = torch.randint(self.pool.known(step, self.config.steps), (batch,), generator=rng)
-        sigma = stratified(batch, rng, SIGMA_MEAN)
-        noise_ = torch.randn((batch, self.side**2, 4 * self.autoencoder.shape.latent), generator=rng)
-        dropped = torch.rand(batch, generator=rng) < self.data.drop
-        scenes = [nth(self.world, int(number)) for number in numbers[share]]
-        prompts = [
-            "" if drop else caption(scene, draw(self.config.seed, step, 1, share.start + row))
-            for row, (scene, drop) in enumerate(zip(scenes, dropped[share], strict=True))
-        ]
-        x = tokens.pack(self.pool.take(numbers[share]))
-        x, noise_, sigma = (part.to(self.device) for part in (x, noise_[share], sigma[share]))
-        return self._terms(x, noise_, sigma, prompts, scenes)
+        numbers = torch.randint(self.material.known(step), (count,), generator=rng)
+        sigma = stratified(count, rng, SIGMA_MEAN)
+        noise_ = torch.randn((count, self.side**2, 4 * self.autoencoder.shape.latent), generator=rng)
+        dropped = (torch.rand(count, generator=rng) < self.data.drop)[share].tolist()
+        batch = self.task(self.material, Rows(numbers=numbers[share].tolist(), step=step, first=share.start))
+        kept = ["" if drop else prompt for drop, prompt in zip(dropped, batch.prompts, strict=True)]
+        return self._terms(replace(batch, prompts=kept), noise_[share], sigma[share])
 
-    def _terms(
-        self, x: Tensor, noise_: Tensor, sigma: Tensor, prompts: list[str], scenes: list[storybook.Scene]
-    ) -> dict[str, Tensor]:
-        at = sigma[:, None, None]
+    def _terms(self, batch: Batch, noise_: Tensor, sigma: Tensor) -> dict[str, Tensor]:
+        batch, noise_, sigma = batch.to(self.device), noise_.to(self.device), sigma.to(self.device)
         plain = torch.full_like(sigma, PLAIN_GUIDANCE)
-        v = self.velocity((1 - at) * x + at * noise_, sigma, *self.read(prompts), plain)
+        state = torch.lerp(batch.x, noise_, sigma[:, None, None])
+        v = self.velocity(state, sigma, *self.read(batch.prompts), plain, given=batch)
         assert self._middle is not None, "the block in the middle was not run"
-        names, colours, letters = self.answer(self._middle[:, -x.shape[1] :])
-        grid = torch.stack([self.answers.grid(scene, self.side) for scene in scenes]).to(self.device)
-        spelt = torch.stack([self.answers.letters(scene, self.side) for scene in scenes]).to(self.device)
+        start = self.model.text_tokens
+        names, colours, letters = self.answer(self._middle[:, start : start + batch.x.shape[1]])
+        grid = torch.stack([self.answers.grid(scene, self.side) for scene in batch.scenes]).to(self.device)
+        spelt = torch.stack([self.answers.letters(scene, self.side) for scene in batch.scenes]).to(self.device)
         terms = {
-            "flow": F.mse_loss(v.float(), noise_ - x),
+            "flow": F.mse_loss(v, noise_ - batch.x),
             "names": F.cross_entropy(names.flatten(0, 1), grid[:, 0].flatten()),
             "colours": F.cross_entropy(colours.flatten(0, 1), grid[:, 1].flatten()),
             "letters": F.cross_entropy(letters.flatten(0, 1), spelt.flatten()),
@@ -154,55 +148,80 @@ class FlowObjective:
             return self.t5(ids), self.clip(ids)[1]
 
     def velocity(
-        self, x: Tensor, sigma: Tensor, txt: Tensor, pooled: Tensor, guidance: Tensor, *, flux: Flux | None = None
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        txt: Tensor,
+        pooled: Tensor,
+        guidance: Tensor,
+        *,
+        given: Batch | None = None,
+        flux: Flux | None = None,
     ) -> Tensor:
-        """The velocity at packed `x` (B L C), `sigma` (B,) and `guidance` (B,), by `flux` or the one in training."""
+        """The velocity at packed `x` (B L C), `sigma` (B,) and `guidance` (B,).
+
+        Args:
+            given: the pictures to draw from; its latents to draw are not looked at.
+            flux: who is asked; None is the network in training.
+        """
+        img, ids = x, self.ids
+        if given is not None and given.channels is not None:
+            img = torch.cat((img, given.channels), dim=-1)
+        if given is not None and given.reference is not None:
+            img, ids = torch.cat((img, given.reference), dim=1), torch.cat((ids, self.reference_ids))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast):
-            out: Tensor = (flux or self.flux)(x, self.ids, txt, self.text_ids, sigma, pooled, guidance)
-        return out.float()
+            out: Tensor = (flux or self.flux)(img, ids, txt, self.text_ids, sigma, pooled, guidance)
+        return out[:, : x.shape[1]].float()
+
+    def _validation(self, count: int) -> Batch:
+        return self.task(self.material, Rows(numbers=list(range(count)), held_out=True)).to(self.device)
 
     def validate(self) -> dict[str, float]:
         """The loss at fixed sigmas on held-out scenes, with fixed noise."""
-        scenes = [nth(self.world, i, held_out=True) for i in range(VALIDATION_SCENES)]
-        x = tokens.pack(self._held_out()).to(self.device)
-        noise_ = torch.randn(x.shape, generator=draw(self.config.seed, -1)).to(self.device)
+        batch = self._validation(VALIDATION_SCENES)
+        noise_ = torch.randn(batch.x.shape, generator=draw(self.config.seed, -1))
         figures: dict[str, float] = {}
         for level in VALIDATION_SIGMAS:
-            sigma = torch.full((len(scenes),), level, device=self.device)
-            terms = self._terms(x, noise_, sigma, [scene.caption for scene in scenes], scenes)
+            terms = self._terms(batch, noise_, torch.full((VALIDATION_SCENES,), level))
             figures |= {f"{name}@{level}": round(float(terms[name]), 5) for name in JUDGED if name in terms}
         return figures
 
-    def _held_out(self) -> Tensor:
-        if not hasattr(self, "_kept"):
-            self._kept = encode(self.autoencoder, self.world, self.data.size, range(VALIDATION_SCENES), held_out=True)
-        return self._kept
-
     def sheet(self) -> Image:
-        """Pictures of held-out captions, with true guidance."""
-        scenes = [nth(self.world, i, held_out=True) for i in range(SHEET_SCENES)]
-        pictures = self.sample([scene.caption for scene in scenes], SHEET_STEPS, cfg=SHEET_CFG)
-        return storybook.sheet(pictures, [scene.caption for scene in scenes], 8)
+        """Pictures of held-out prompts, with true guidance."""
+        return self._sheet(SHEET_STEPS, cfg=SHEET_CFG)
 
-    def sample(
-        self, prompts: list[str], steps: int, *, cfg: float = 1.0, guidance: float = PLAIN_GUIDANCE
-    ) -> list[Image]:
-        """Pictures of prompts by the Euler sampler, from fixed noise."""
-        text, empty = self.read(prompts), self.read([""] * len(prompts))
-        told = torch.full((len(prompts),), guidance, device=self.device)
-        shape = (len(prompts), self.side**2, 4 * self.autoencoder.shape.latent)
+    def _sheet(self, steps: int, *, cfg: float = 1.0, guidance: float = PLAIN_GUIDANCE) -> Image:
+        batch = self._validation(SHEET_SCENES)
+        drawn = self.sample(batch, steps, cfg=cfg, guidance=guidance)
+        if batch.reference is None:
+            return storybook.sheet(drawn, batch.prompts, 8)
+        given = self._pictures(batch.reference)
+        pairs = [picture for pair in zip(given, drawn, strict=True) for picture in pair]
+        return storybook.sheet(pairs, [text for prompt in batch.prompts for text in ("given", prompt)], 8)
+
+    def sample(self, batch: Batch, steps: int, *, cfg: float = 1.0, guidance: float = PLAIN_GUIDANCE) -> list[Image]:
+        """Pictures of a batch's prompts by the Euler sampler, from fixed noise."""
+        text, empty = self.read(batch.prompts), self.read([""] * len(batch.prompts))
+        told = torch.full((len(batch.prompts),), guidance, device=self.device)
 
         def guided(state: Tensor, level: float) -> Tensor:
             sigma = torch.full_like(told, level)
-            v = self.velocity(state, sigma, *text, told)
+            v = self.velocity(state, sigma, *text, told, given=batch)
             if cfg == 1:
                 return v
-            without = self.velocity(state, sigma, *empty, told)
+            without = self.velocity(state, sigma, *empty, told, given=batch)
             return without + cfg * (v - without)
 
-        x = torch.randn(shape, generator=draw(0, 0)).to(self.device)
-        for step in SAMPLERS["euler"](guided, x, SCHEDULES["shifted"](steps, self.side**2, DEV_SHIFT), _no_noise):
+        x = torch.randn(batch.x.shape, generator=draw(0, 0)).to(self.device)
+        for step in SAMPLERS["euler"](guided, x, self.schedule(steps), _no_noise):
             x = step.x
+        return self._pictures(x)
+
+    def schedule(self, steps: int) -> list[float]:
+        """The noise levels that sheets are sampled at."""
+        return SCHEDULES["shifted"](steps, self.side**2, DEV_SHIFT)
+
+    def _pictures(self, x: Tensor) -> list[Image]:
         latent = tokens.unpack(x.cpu(), self.side, self.side)
         return to_images(unit(torch.cat([self.autoencoder.decode(part) for part in torch.split(latent, 8)])))
 

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from PIL.Image import Image
 from torch import Tensor
 
-from fluxone import storybook
 from fluxone.train.config import TrainConfig
-from fluxone.train.data.scenes import draw, nth
-from fluxone.train.objectives.flow import PLAIN_GUIDANCE, SHEET_SCENES, SHEET_STEPS, FlowObjective
+from fluxone.train.data.scenes import draw
+from fluxone.train.data.tasks import Batch
+from fluxone.train.objectives.flow import PLAIN_GUIDANCE, SHEET_STEPS, FlowObjective
 
 GUIDANCE = (1.0, 5.0)
 SHEET_GUIDANCE = 3.0
@@ -35,25 +35,22 @@ class GuidanceObjective(FlowObjective):
         self.teacher = copy.deepcopy(self.flux).requires_grad_(False).eval()
         self.weights = {"flow": 1.0} | config.weights
 
-    def _terms(
-        self, x: Tensor, noise_: Tensor, sigma: Tensor, prompts: list[str], scenes: list[storybook.Scene]
-    ) -> dict[str, Tensor]:
-        at = sigma[:, None, None]
-        state = (1 - at) * x + at * noise_
+    def _terms(self, batch: Batch, noise_: Tensor, sigma: Tensor) -> dict[str, Tensor]:
+        batch, noise_ = batch.to(self.device), noise_.to(self.device)
         low, high = GUIDANCE
         rng = draw(self.config.seed, int(sigma[0] * 2**40))
         told = (low + (high - low) * torch.rand(len(sigma), generator=rng)).to(self.device)
+        sigma = sigma.to(self.device)
+        state = torch.lerp(batch.x, noise_, sigma[:, None, None])
         with torch.no_grad():
-            text, empty = self.read(prompts), self.read([""] * len(prompts))
+            text, empty = self.read(batch.prompts), self.read([""] * len(batch.prompts))
             plain = torch.full_like(told, PLAIN_GUIDANCE)
-            without = self.velocity(state, sigma, *empty, plain, flux=self.teacher)
-            guided = self.velocity(state, sigma, *text, plain, flux=self.teacher)
+            without = self.velocity(state, sigma, *empty, plain, given=batch, flux=self.teacher)
+            guided = self.velocity(state, sigma, *text, plain, given=batch, flux=self.teacher)
             target = without + told[:, None, None] * (guided - without)
-        loss = F.mse_loss(self.velocity(state, sigma, *text, told), target)
+        loss = F.mse_loss(self.velocity(state, sigma, *text, told, given=batch), target)
         return {"flow": loss, "loss": self.weights["flow"] * loss}
 
     def sheet(self) -> Image:
-        """Pictures of held-out captions, guidance told to the embedding, one pass a step."""
-        scenes = [nth(self.world, i, held_out=True) for i in range(SHEET_SCENES)]
-        pictures = self.sample([scene.caption for scene in scenes], SHEET_STEPS, guidance=SHEET_GUIDANCE)
-        return storybook.sheet(pictures, [scene.caption for scene in scenes], 8)
+        """Pictures of held-out prompts, guidance told to the embedding, one pass a step."""
+        return self._sheet(SHEET_STEPS, guidance=SHEET_GUIDANCE)

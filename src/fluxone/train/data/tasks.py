@@ -1,0 +1,182 @@
+"""What a flow learns to draw from: words alone, words and a picture to edit, words and a depth map, ...
+
+    (scene numbers) --task--> Batch: the picture to draw, the words, the pictures that are given
+
+A task says nothing about losses, an objective nothing about tasks: any objective distils or trains any task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fluxone.conditions.fill import mask_tokens
+from fluxone.nn.autoencoder import AutoEncoder
+from fluxone.nn.tokens import pack
+from fluxone.storybook import Scene
+from fluxone.train.config import TrainConfig
+from fluxone.train.data.latents import Pool, encode
+from fluxone.train.data.scenes import draw, nth, world_of
+from fluxone.train.data.views import cover, edited
+from fluxone.train.parts import caption
+
+Tokens = Float[Tensor, "B L C"]
+DESCRIBED = 0.15  # share of edits that are asked for by a caption of what comes out
+WITHOUT = 0.1  # share of the steps of `edit` that give no picture: the model must still draw from words
+FOLLOWING = 0.15  # share of edits in which the picture is a depth map, to be followed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What one step learns from.
+
+    Attributes:
+        x: latents to draw.
+        scenes: what they show.
+        reference: latents of the picture to edit, as more tokens.
+        channels: latents (and mask) of what is given at each place, as more channels.
+    """
+
+    x: Tokens
+    prompts: list[str]
+    scenes: list[Scene]
+    reference: Tokens | None = None
+    channels: Tokens | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        x, reference, channels = (None if p is None else p.to(device) for p in (self.x, self.reference, self.channels))
+        assert x is not None
+        return replace(self, x=x, reference=reference, channels=channels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Which scenes a process takes in one step.
+
+    Attributes:
+        first: place of the first of them in the step's batch.
+        held_out: whether the numbers count the scenes that are never trained on; these keep their own captions.
+    """
+
+    numbers: list[int]
+    step: int = 0
+    first: int = 0
+    held_out: bool = False
+
+
+class Material:
+    """The world's scenes and their latents, for one run."""
+
+    def __init__(self, config: TrainConfig, encoder: AutoEncoder) -> None:
+        self.config, self.encoder = config, encoder
+        self.world = world_of(config.data)
+        self.size = config.data.size
+        self._pools: dict[str, Pool] = {}
+        self._held_out: dict[tuple[str, int], Tensor] = {}
+
+    def known(self, step: int) -> int:
+        """How many scenes may be drawn at a step."""
+        return self._pool("scene").known(step, self.config.steps)
+
+    def take(self, view: str, rows: Rows) -> Tokens:
+        """Tokens of the rows' scenes, seen so."""
+        if not rows.held_out:
+            return pack(self._pool(view, fill=rows.first == 0).take(torch.tensor(rows.numbers)))
+        for number in rows.numbers:
+            if (view, number) not in self._held_out:
+                only = range(number, number + 1)
+                latent = encode(self.encoder, self.world, self.size, only, held_out=True, view=view)
+                self._held_out[view, number] = latent
+        return pack(torch.cat([self._held_out[view, number] for number in rows.numbers]))
+
+    def scene(self, number: int, rows: Rows) -> Scene:
+        """The scene of that number, of the rows' side of the hold-out."""
+        return nth(self.world, number, held_out=rows.held_out)
+
+    def rng(self, rows: Rows, row: int) -> torch.Generator:
+        """The generator of one row's words."""
+        return draw(self.config.seed, rows.step, 1, rows.first + row)
+
+    def said(self, scene: Scene, rows: Rows, row: int) -> str:
+        """A caption of the scene: its own, or in training a new wording."""
+        return scene.caption if rows.held_out else caption(scene, self.rng(rows, row))
+
+    def _pool(self, view: str, *, fill: bool | None = None) -> Pool:
+        if view not in self._pools:
+            place = Path(self.config.out).parent / "latents"
+            self._pools[view] = Pool(place, self.config.data, self.config.model, view)
+        pool = self._pools[view]
+        if fill is not None and not pool.opened:
+            pool.open(fill=fill)
+        return pool
+
+
+Task = Callable[[Material, Rows], Batch]
+
+
+def text(material: Material, rows: Rows) -> Batch:
+    """A caption."""
+    scenes = [material.scene(number, rows) for number in rows.numbers]
+    prompts = [material.said(scene, rows, row) for row, scene in enumerate(scenes)]
+    return Batch(x=material.take("scene", rows), prompts=prompts, scenes=scenes)
+
+
+def edit(material: Material, rows: Rows) -> Batch:
+    """A picture and an instruction; now and then a depth map and a caption, or no picture.
+
+    Source: Black Forest Labs et al. 2025, "FLUX.1 Kontext" (the picture's tokens after the noise's, as another index).
+    """
+    whole = draw(material.config.seed, rows.step, 2)
+    if not rows.held_out and torch.rand((), generator=whole) < WITHOUT:
+        return text(material, rows)
+    pairs = [edited(material.world, number, held_out=rows.held_out) for number in rows.numbers]
+    chance = torch.stack([torch.rand(2, generator=draw(material.config.seed, rows.step, 3, n)) for n in rows.numbers])
+    follows, described = (chance < torch.tensor([FOLLOWING, DESCRIBED])).T
+    scenes, prompts = [], []
+    for row, (before, after, instruction) in enumerate(pairs):
+        scenes.append(before if follows[row] else after)
+        words = bool(follows[row]) or (bool(described[row]) and not rows.held_out)
+        prompts.append(material.said(scenes[-1], rows, row) if words else instruction)
+    here = follows[:, None, None]
+    scene, other, depth = (material.take(view, rows) for view in ("scene", "edited", "depth"))
+    x, reference = torch.where(here, scene, other), torch.where(here, depth, scene)
+    return Batch(x=x, prompts=prompts, scenes=scenes, reference=reference)
+
+
+def control(view: str) -> Task:
+    """A caption and a map of the scene, as more channels.
+
+    Source: black-forest-labs/flux, `sampling.prepare_control`.
+    """
+
+    def made(material: Material, rows: Rows) -> Batch:
+        return replace(text(material, rows), channels=material.take(view, rows))
+
+    return made
+
+
+def fill(material: Material, rows: Rows) -> Batch:
+    """A caption and the scene with a box cut out, as more channels, and the box itself.
+
+    Source: black-forest-labs/flux, `sampling.prepare_fill`.
+    """
+    covers = np.stack([cover(number, material.size) for number in rows.numbers])
+    mask = mask_tokens(torch.from_numpy(covers)[:, None].float() / 255, material.encoder.shape.factor)
+    return replace(text(material, rows), channels=torch.cat((material.take("covered", rows), mask), dim=-1))
+
+
+TASKS: dict[str, Task] = {
+    "text": text,
+    "edit": edit,
+    "fill": fill,
+    "depth": control("depth"),
+    "canny": control("canny"),
+    "pose": control("pose"),
+}

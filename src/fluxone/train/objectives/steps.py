@@ -1,0 +1,85 @@
+"""Step distillation: a teacher's walk through a quarter of the noise becomes one step of a student.
+
+    noised picture at a window's start --teacher, several steps--> its end
+    student, anywhere on the straight line between the two --> their difference
+
+The student is FLUX.1-schnell's kind: no guidance embedding (the teacher's, at one guidance, becomes a constant of
+its time embedding) and an unshifted schedule. It starts as the teacher.
+
+Source: Yan et al. 2024, "PeRFlow: piecewise rectified flow".
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from PIL.Image import Image
+from torch import Tensor
+
+from fluxone.nn.layers import sinusoid
+from fluxone.nn.transformer import TIME, Flux
+from fluxone.sampling.schedule import DEV_SHIFT, SCHEDULES
+from fluxone.train.config import TrainConfig
+from fluxone.train.data.scenes import draw
+from fluxone.train.data.tasks import Batch
+from fluxone.train.objectives.flow import FlowObjective
+
+WINDOWS = 4
+STEPS_INSIDE = 4  # of the teacher, through one window
+TOLD = 3.0  # guidance that the student keeps for good
+AT_START = 0.5  # share of the samples at a window's very start, where a walk of four steps asks
+
+
+class StepObjective(FlowObjective):
+    """The flow objective's data; the teacher's walks as the target."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(replace(config, model=replace(config.model, guided=True)))
+        for part in (self.t5, self.clip, self.answer):
+            part.requires_grad_(False).eval()
+        self.teacher = self.flux.requires_grad_(False).eval()
+        self.flux = unguided(self.teacher, TOLD)
+        self.weights = {"flow": 1.0} | config.weights
+
+    def _terms(self, batch: Batch, noise_: Tensor, sigma: Tensor) -> dict[str, Tensor]:
+        batch, noise_ = batch.to(self.device), noise_.to(self.device)
+        rng = draw(self.config.seed, int(sigma[0] * 2**40), 1)
+        window = torch.randint(WINDOWS, sigma.shape, generator=rng)
+        inside = torch.rand(sigma.shape, generator=rng) * (torch.rand(sigma.shape, generator=rng) > AT_START)
+        start, inside = (1 - window / WINDOWS).to(self.device), inside.to(self.device)[:, None, None]
+        text = self.read(batch.prompts)
+        begin = torch.lerp(batch.x, noise_, start[:, None, None])
+        end, told = begin, torch.full_like(start, TOLD)
+        step = 1 / (WINDOWS * STEPS_INSIDE)
+        with torch.no_grad():
+            for k in range(STEPS_INSIDE):
+                end = end - step * self.velocity(end, start - k * step, *text, told, given=batch, flux=self.teacher)
+        state = torch.lerp(begin, end, inside)
+        v = self.velocity(state, start - inside[:, 0, 0] / WINDOWS, *text, told, given=batch)
+        loss = F.mse_loss(v, (begin - end) * WINDOWS)
+        return {"flow": loss, "loss": self.weights["flow"] * loss}
+
+    def schedule(self, steps: int) -> list[float]:
+        """Even noise levels, as FLUX.1-schnell's."""
+        return SCHEDULES["linear"](steps, self.side**2, DEV_SHIFT)
+
+    def sheet(self) -> Image:
+        """Pictures of held-out prompts in as many steps as there are windows."""
+        return self._sheet(WINDOWS)
+
+
+def unguided(flux: Flux, told: float) -> Flux:
+    """A network without a guidance embedding that computes what `flux` does when it is told that guidance."""
+    assert flux.guidance_in is not None, "the teacher is guided"
+    made = Flux(replace(flux.shape, guided=False))
+    rows = {name: p for name, p in flux.state_dict().items() if not name.startswith("guidance_in.")}
+    made.load_state_dict(copy.deepcopy(rows))
+    made.attend = flux.attend
+    device = flux.guidance_in.in_layer.weight.device
+    with torch.no_grad():
+        told_ = TIME * torch.tensor([told], device=device)
+        made.to(device).time_in.out_layer.bias.add_(flux.guidance_in(sinusoid(told_))[0])
+    return made.train()
