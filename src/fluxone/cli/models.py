@@ -1,20 +1,18 @@
-"""`fluxone models`: the table of models, and what a weight file holds."""
+"""`fluxone models`: the table of models, bringing one here, and what a weight file holds."""
 
 from __future__ import annotations
-
-import os
-from pathlib import Path
 
 import click
 
 from fluxone.cli import console
+from fluxone.cli.pull import pull, size
 from fluxone.variants import VARIANTS, Variant
 
 
 @click.group(invoke_without_command=True)
 @click.pass_context
 def command(context: click.Context) -> None:
-    """The models there are; what a weight file holds."""
+    """The models there are; bringing one here; what a weight file holds."""
     if context.invoked_subcommand is None:
         context.invoke(list_models, as_json=False)
 
@@ -58,6 +56,9 @@ def inspect_file(file: str, as_json: bool) -> None:
 
 
 def _row(variant: Variant) -> dict[str, object]:
+    from fluxone.weights import cache
+
+    state = None if variant.assets else cache.state(variant.repo)
     return {
         "name": variant.name,
         "title": variant.title,
@@ -68,20 +69,18 @@ def _row(variant: Variant) -> dict[str, object]:
         "size": variant.size,
         "repo": variant.repo or None,
         "gated": variant.gated,
-        "here": bool(variant.assets) or downloaded(variant.repo),
+        "here": state in (None, cache.State.WHOLE),
+        "state": "in the package" if state is None else state.value,
+        "bytes": 0 if state is None else cache.kept(variant.repo),
     }
 
 
 def _where(row: dict[str, object]) -> str:
     if row["repo"] is None:
-        return "in the package"
-    state = "downloaded" if row["here"] else "to download, gated" if row["gated"] else "to download"
-    return f"{row['repo']} ({state})"
+        return str(row["state"])
+    kept = int(str(row["bytes"]))
+    told = f"{row['state']}, {size(kept)}" if kept else f"{row['state']}{', gated' if row['gated'] else ''}"
+    return f"{row['repo']} ({told})"
 
 
-def downloaded(repo: str) -> bool:
-    """Whether the hub's cache on this machine has a snapshot of the repository. Imports no hub library."""
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
-    snapshots = cache / f"models--{repo.replace('/', '--')}" / "snapshots"
-    return snapshots.is_dir() and any(snapshots.iterdir())
+command.add_command(pull)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fluxone.cli import models, options, train
+from fluxone.cli import options, train
 from fluxone.errors import BadFile, BadRequest, UnknownName
 from fluxone.geometry import Resolution
 from fluxone.sampling.samplers import SAMPLERS
@@ -63,10 +63,3 @@ def test_training_settings_are_toml_values() -> None:
     given = ("steps=20", "out=runs/a", 'name = "x"', "rates=[1, 2.5]", "ema=true")
     read = train.read_settings(given)
     assert read == {"steps": 20, "out": "runs/a", "name": "x", "rates": [1, 2.5], "ema": True}
-
-
-def test_what_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    assert not models.downloaded("org/name")
-    (tmp_path / "models--org--name" / "snapshots" / "0123").mkdir(parents=True)
-    assert models.downloaded("org/name")
