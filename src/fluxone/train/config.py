@@ -72,6 +72,7 @@ class Model:
         text_tokens: length that prompts are padded to.
         autoencoder, start: run folders whose average weights are taken, or models; `RUN:PART` takes one part.
         frozen: parts (`encoder`, `t5`, `clip`) that keep their weights.
+        rank: of adapters that are trained in place of the transformer; 0 for none.
     """
 
     channels: tuple[int, ...] = (16, 32, 64, 96)
@@ -96,6 +97,7 @@ class Model:
     autoencoder: str = ""
     start: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ()
+    rank: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

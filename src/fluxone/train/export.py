@@ -22,6 +22,7 @@ from fluxone.train import checkpoint
 from fluxone.train import tokenizer as words
 from fluxone.train.config import Model, TrainConfig
 from fluxone.train.data.scenes import world_of
+from fluxone.train.lowrank import LowRankAdapters, write
 from fluxone.train.parts import text_encoders, transformer
 from fluxone.variants import MINI, VARIANTS
 from fluxone.weights.load import load_bundle
@@ -132,4 +133,12 @@ def export(recipe: TrainConfig, runs: Sequence[str], out: Path) -> Path:
             dtype=torch.bfloat16,
         )
     record.write(world, out)
+    return out
+
+
+def export_adapters(recipe: TrainConfig, out: Path) -> Path:
+    """Write the adapters that a run with `model.rank` made to the file `out`, bfloat16, in diffusers' key style."""
+    adapters = LowRankAdapters(transformer(recipe.model), recipe.model.rank)
+    load_average({"lora": adapters}, [recipe.out])
+    write(adapters, out, {"title": Path(recipe.out).name, "objective": recipe.objective}, torch.bfloat16)
     return out

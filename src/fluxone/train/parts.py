@@ -93,6 +93,14 @@ def transformer(model: Model) -> Flux:
     return flux.train()
 
 
+def frozen_copy(flux: Flux) -> Flux:
+    """The network without what is hooked to it."""
+    made = Flux(flux.shape)
+    made.load_state_dict(flux.state_dict())
+    made.attend = flux.attend
+    return made.to(next(flux.parameters()).device).requires_grad_(False).eval()
+
+
 @torch.no_grad()
 def _start(module: nn.Module) -> None:
     """Kaiming-like weights with unit gain, zero biases, one for norms, embeddings wide enough to tell apart."""

@@ -10,7 +10,10 @@ import pytest
 import torch
 
 from fluxone import storybook
+from fluxone.assembly import assemble
 from fluxone.errors import BadFile, BadRequest
+from fluxone.lora.adapters import Strength
+from fluxone.lora.load import load_lora
 from fluxone.nn import tokens
 from fluxone.recipe import Recipe
 from fluxone.train import checkpoint, loop, objectives
@@ -19,7 +22,7 @@ from fluxone.train.data.answers import LETTERS, survey
 from fluxone.train.data.scenes import draw, nth, world_of
 from fluxone.train.data.tasks import TASKS
 from fluxone.train.data.views import edited
-from fluxone.train.export import export, load_average
+from fluxone.train.export import export, export_adapters, load_average
 from fluxone.train.objectives.flow import FLAT, VALIDATION_SIGMAS, FlowObjective, stratified
 from fluxone.train.objectives.guidance import GuidanceObjective
 from fluxone.train.objectives.steps import TOLD, StepObjective
@@ -181,6 +184,35 @@ def test_steps_start_as_the_teacher_told_its_guidance(autoencoder: Path, trained
     assert finished(made) == [f"{trained}:t5", f"{trained}:clip", str(folder)]
     bundle = load_bundle(str(export(made, finished(made), folder / "model")), recipe=Recipe())
     assert not bundle.variant.guided
+
+
+@pytest.mark.parametrize(("objective", "task", "channels"), [("flow", "depth", 128), ("steps", "text", 64)])
+def test_adapters_are_a_file_that_does_the_same(
+    autoencoder: Path, trained: Path, tmp_path: Path, objective: str, task: str, channels: int
+) -> None:
+    """Beside the base, loaded from the file they were written to, they give the velocity that training saw."""
+    base = flow(autoencoder, "flow", 4)
+    pipeline = assemble(str(export(base, [str(trained)], tmp_path / "base")), Recipe(device="cpu", dtype="float32"))
+    made = flow(autoencoder, f"{objective}-{task}", 3)
+    model = replace(made.model, start=(str(tmp_path / "base"),), frozen=("t5", "clip"), rank=4, in_channels=channels)
+    data = replace(DATA, task=task, scenes=32)
+    made = replace(made, objective=objective, model=model, data=data, export=str(tmp_path / "made.safetensors"), ema=0)
+    trainer = loop.Trainer(made, objectives.make(made), quiet)
+    for _ in range(made.steps):
+        trainer.advance()
+    assert {name.split(".")[0] for name in trainer.params} <= {"lora", "answer"}
+    file = export_adapters(made, tmp_path / "made.safetensors")
+    rows = trainer.objective._validation(2)  # type: ignore[attr-defined]
+    pipeline.adapters.load(load_lora(file), "made")
+    pipeline.adapters.use({"made": Strength()})
+    x, sigma, told = torch.randn(2, 4, 64), torch.full((2,), 0.5), torch.ones(2)
+    with torch.no_grad():
+        txt, pooled = trainer.objective.read(rows.prompts)  # type: ignore[attr-defined]
+        expected = trainer.objective.velocity(x, sigma, txt, pooled, told, given=rows)  # type: ignore[attr-defined]
+        heard = x if rows.channels is None else torch.cat((x, rows.channels), dim=-1)
+        ids = tokens.image_ids(2, 2), tokens.text_ids(txt.shape[1])
+        found = pipeline.transformer(heard, ids[0], txt, ids[1], sigma, pooled, told)
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)  # the file is bfloat16
 
 
 def test_the_model_folder_is_what_was_trained(autoencoder: Path, trained: Path, tmp_path: Path) -> None:

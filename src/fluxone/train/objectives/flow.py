@@ -35,6 +35,7 @@ from fluxone.train.data.answers import LETTERS, survey
 from fluxone.train.data.scenes import draw, world_of
 from fluxone.train.data.tasks import TASKS, Batch, Material, Rows
 from fluxone.train.export import autoencoder, load_average
+from fluxone.train.lowrank import LowRankAdapters
 from fluxone.train.parts import pace, text_encoders, transformer
 
 WEIGHTS = {"flow": 1.0, "names": 0.05, "colours": 0.05, "letters": 1.0}  # few cells show a letter
@@ -42,6 +43,7 @@ PLAIN_GUIDANCE = 1.0  # what the embedding is told while guidance is not distill
 SIGMA_MEAN = 0.3  # of logit(sigma): a little more noise than picture, for 64 tokens
 FLAT = 0.125  # share of sigmas drawn evenly: the logit-normal law hardly ever visits the first step's
 VALIDATION_SCENES = 64
+ADAPTERS = "lora"  # the part of a checkpoint that holds them
 JUDGED = ("flow", "names", "letters")  # terms that validation tells
 VALIDATION_SIGMAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 SHEET_SCENES, SHEET_STEPS, SHEET_CFG = 24, 16, 3.0
@@ -74,11 +76,14 @@ class FlowObjective:
         self.flux = transformer(config.model)
         if self.device.type == "cpu":
             self.flux.attend = ATTENTION["matmul"]
+        self.adapters: LowRankAdapters | None = None
         self.answer = Answer(config.model.hidden, len(self.answers.names), len(self.answers.colours))
         self.weights = WEIGHTS | config.weights
         load_average(self._all(), config.model.start)
         for name in config.model.frozen:
             self._all()[name].requires_grad_(False)
+        if config.model.rank:
+            self.adapters = LowRankAdapters(self.flux, config.model.rank)
         for part in self._all().values():
             part.to(self.device)
         self.autoencoder = autoencoder(config.model)
@@ -96,13 +101,14 @@ class FlowObjective:
         self._middle = out
 
     def _all(self) -> dict[str, nn.Module]:
-        return {"transformer": self.flux, "t5": self.t5, "clip": self.clip, "answer": self.answer}
+        parts = {"transformer": self.flux, "t5": self.t5, "clip": self.clip, "answer": self.answer}
+        return parts if self.adapters is None else parts | {ADAPTERS: self.adapters}
 
     def modules(self) -> dict[str, nn.Module]:
         return {name: part for name, part in self._all().items() if any(p.requires_grad for p in part.parameters())}
 
     def muon(self, name: str, parameter: nn.Parameter) -> bool:
-        elsewhere = any(part in name for part in (".lin.", "adaLN", "relative"))
+        elsewhere = any(part in name for part in (".lin.", "adaLN", "relative", f"{ADAPTERS}."))
         return parameter.ndim == 2 and ("block" in name or ".layers." in name) and not elsewhere
 
     def pace(self, name: str) -> float:
@@ -187,8 +193,10 @@ class FlowObjective:
         return figures
 
     def sheet(self) -> Image:
-        """Pictures of held-out prompts, with true guidance."""
-        return self._sheet(SHEET_STEPS, cfg=SHEET_CFG)
+        """Pictures of held-out prompts, with true guidance, or with the guidance that the network is told."""
+        if self.adapters is None:
+            return self._sheet(SHEET_STEPS, cfg=SHEET_CFG)
+        return self._sheet(SHEET_STEPS, guidance=SHEET_CFG)  # beside a finished network, which has learnt its guidance
 
     def _sheet(self, steps: int, *, cfg: float = 1.0, guidance: float = PLAIN_GUIDANCE) -> Image:
         batch = self._validation(SHEET_SCENES)

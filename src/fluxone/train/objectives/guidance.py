@@ -9,8 +9,6 @@ Source: Meng et al. 2023, "On distillation of guided diffusion models".
 
 from __future__ import annotations
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from PIL.Image import Image
@@ -20,6 +18,7 @@ from fluxone.train.config import TrainConfig
 from fluxone.train.data.scenes import draw
 from fluxone.train.data.tasks import Batch
 from fluxone.train.objectives.flow import PLAIN_GUIDANCE, SHEET_STEPS, FlowObjective
+from fluxone.train.parts import frozen_copy
 
 GUIDANCE = (1.0, 5.0)
 SHEET_GUIDANCE = 3.0
@@ -32,7 +31,7 @@ class GuidanceObjective(FlowObjective):
         super().__init__(config)
         for part in (self.t5, self.clip, self.answer):
             part.requires_grad_(False).eval()
-        self.teacher = copy.deepcopy(self.flux).requires_grad_(False).eval()
+        self.teacher = frozen_copy(self.flux)
         self.weights = {"flow": 1.0} | config.weights
 
     def _terms(self, batch: Batch, noise_: Tensor, sigma: Tensor) -> dict[str, Tensor]:

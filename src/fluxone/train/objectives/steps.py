@@ -4,7 +4,8 @@
     student, anywhere on the straight line between the two --> their difference
 
 The student is FLUX.1-schnell's kind: no guidance embedding (the teacher's, at one guidance, becomes a constant of
-its time embedding) and an unshifted schedule. It starts as the teacher.
+its time embedding) and an unshifted schedule. It starts as the teacher. With `model.rank`, adapters are trained that
+make a guided network one, told that same guidance.
 
 Source: Yan et al. 2024, "PeRFlow: piecewise rectified flow".
 """
@@ -26,6 +27,7 @@ from fluxone.train.config import TrainConfig
 from fluxone.train.data.scenes import draw
 from fluxone.train.data.tasks import Batch
 from fluxone.train.objectives.flow import FlowObjective
+from fluxone.train.parts import frozen_copy
 
 WINDOWS = 4
 STEPS_INSIDE = 4  # of the teacher, through one window
@@ -40,8 +42,11 @@ class StepObjective(FlowObjective):
         super().__init__(replace(config, model=replace(config.model, guided=True)))
         for part in (self.t5, self.clip, self.answer):
             part.requires_grad_(False).eval()
-        self.teacher = self.flux.requires_grad_(False).eval()
-        self.flux = unguided(self.teacher, TOLD)
+        if self.adapters is None:
+            self.teacher = self.flux.requires_grad_(False).eval()
+            self.flux = unguided(self.teacher, TOLD)
+        else:  # beside the network as it is, which goes on being told that guidance
+            self.teacher = frozen_copy(self.flux)
         self.weights = {"flow": 1.0} | config.weights
 
     def _terms(self, batch: Batch, noise_: Tensor, sigma: Tensor) -> dict[str, Tensor]:

@@ -1,0 +1,91 @@
+"""Low-rank adapters in training: every linear layer of the blocks gets `up @ down` beside it, the network rests.
+
+    out = linear(x) + up @ down @ x          down (rank, in), up (out, rank), up starts at zero
+
+Source: Hu et al. 2021, "LoRA".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fluxone.lora.delta import Delta, Target
+from fluxone.lora.factors import LowRank
+from fluxone.lora.load import Lora
+from fluxone.lora.save import save_lora
+from fluxone.nn.transformer import Flux
+from fluxone.weights.keymap import TRANSFORMER
+
+STYLE = "diffusers"  # of the files that are written
+MODULATION = (".lin", "modulation")
+
+
+class Pair(nn.Module):
+    """The two factors beside one linear layer."""
+
+    def __init__(self, layer: nn.Linear, rank: int) -> None:
+        super().__init__()
+        rank = min(rank, layer.in_features, layer.out_features)
+        self.down = nn.Parameter(torch.randn(rank, layer.in_features) * layer.in_features**-0.5)
+        self.up = nn.Parameter(torch.zeros(layer.out_features, rank))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(F.linear(x, self.down), self.up)
+
+
+class LowRankAdapters(nn.Module):
+    """Adapters at work beside a network's layers. They are hooked to it, and no part of it."""
+
+    def __init__(self, flux: Flux, rank: int) -> None:
+        super().__init__()
+        flux.requires_grad_(False)
+        self.pairs = nn.ModuleDict()
+        for name, layer in layers(flux).items():
+            pair = Pair(layer, rank)
+            self.pairs[_key(name)] = pair
+            layer.register_forward_hook(_beside(pair))
+
+    def lora(self, metadata: Mapping[str, str]) -> Lora:
+        """The adapters as they are now."""
+        deltas = [
+            Delta(
+                target=Target(part=TRANSFORMER, module=key.replace("/", ".")),
+                factor=LowRank(down=pair.down.detach().clone(), up=pair.up.detach().clone(), scale=1.0),
+            )
+            for key, pair in self.pairs.items()
+            if isinstance(pair, Pair)
+        ]
+        return Lora(deltas=tuple(deltas), metadata=dict(metadata))
+
+
+def layers(flux: Flux) -> dict[str, nn.Linear]:
+    """The layers that are adapted: `img_in`, which hears what is given, and all of the blocks but modulation."""
+    return {
+        name: layer
+        for name, layer in flux.named_modules()
+        if isinstance(layer, nn.Linear)
+        and (name == "img_in" or "_blocks." in name)
+        and not any(part in name for part in MODULATION)
+    }
+
+
+def write(adapters: LowRankAdapters, path: Path, metadata: Mapping[str, str], dtype: torch.dtype) -> None:
+    """Save the adapters as one file, in the key style that diffusers loads."""
+    save_lora(adapters.lora(metadata), path, STYLE, dtype=dtype)
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "/")  # a module's name may hold no dot
+
+
+def _beside(pair: Pair) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    def hook(_layer: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        added: Tensor = pair(args[0])
+        return out + added
+
+    return hook
