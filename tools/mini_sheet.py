@@ -20,7 +20,7 @@ from fluxone.storybook import Scene
 from fluxone.train import config
 from fluxone.train.data.scenes import VALIDATION, nth, world_of
 
-KINDS = {"one": 4, "side": 5, "stack": 1, "count": 1, "sign": 3, "reading": 2}
+KINDS = {"one": 3, "side": 4, "stack": 1, "count": 1, "sign": 3, "reading": 2, "inside": 1, "hiding": 1}
 SCALE = 1.5  # of the printed pictures
 
 
