@@ -115,6 +115,7 @@ class FluxPipeline(Adapting):
         generator: Source = None,
         latents: Tensor | None = None,
         max_sequence_length: int | None = None,
+        emphasis: str = "off",
         image: Picture | Sequence[Picture] | None = None,
         strength: float | None = None,
         mask_image: Picture | Sequence[Picture] | None = None,
@@ -146,6 +147,7 @@ class FluxPipeline(Adapting):
             seed: of the first picture; the others have the next ones. Without seed and generator: torch's global.
             generator: one for all pictures, or a list with one a picture; noise is drawn as diffusers draws it.
             latents: noise to start from, packed (B, L, 64) or (B, 16, h, w).
+            emphasis: whether `(red:1.3)` weighs words: `off` as in diffusers, `auto` where a number is given, `on`.
             image, strength: picture to start from, and how much of it to forget, 0 to 1. To a model that takes
                 references (Kontext) the image is one, unless it has a mask.
             mask_image: white where `image` is repainted: by the network where it takes masks (Fill), else by

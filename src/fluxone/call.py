@@ -55,6 +55,7 @@ class Call:
     generator: Source
     latents: Tensor | None
     max_sequence_length: int | None
+    emphasis: str
     image: Pictured
     strength: float | None
     mask_image: Pictured
@@ -94,13 +95,13 @@ class Call:
     def job(self, pipeline: Pipeline) -> Job:
         """Encode, draw and lay out, as diffusers' pipelines of this model and these pictures do."""
         request = self._request(pipeline)
-        tokens = request.text_tokens
-        text = _text(pipeline, "prompt", (self.prompt, self.prompt_2), tokens, self._embeds())
+        how = (request.text_tokens, request.emphasis)
+        text = _text(pipeline, "prompt", (self.prompt, self.prompt_2), how, self._embeds())
         batch = len(text.txt) * self.num_images_per_prompt
         negative = None
         if self.true_cfg_scale > 1 and (self.negative_prompt is not None or self.negative_prompt_embeds is not None):
             prompts = (self.negative_prompt, self.negative_prompt_2)
-            negative = _text(pipeline, "negative_prompt", prompts, tokens, self._negative_embeds())
+            negative = _text(pipeline, "negative_prompt", prompts, how, self._negative_embeds())
             negative = repeat(spread(negative, len(text.txt)), self.num_images_per_prompt)
         rows, columns = grid = pipeline.grid(request)
         shape = (batch, pipeline.autoencoder.shape.latent, 2 * rows, 2 * columns)
@@ -152,6 +153,7 @@ class Call:
             sampler=self.sampler,
             schedule=self.schedule,
             text_tokens=self.max_sequence_length,
+            emphasis=self.emphasis,
             strength=self.strength,
             layout=self.reference_layout,
         )
@@ -230,7 +232,7 @@ def _text(
     pipeline: Pipeline,
     name: str,
     prompts: tuple[Prompts, Prompts],
-    tokens: int | None,
+    how: tuple[int | None, str],
     embeds: tuple[Tensor | None, Tensor | None],
 ) -> Text:
     """Encode prompts, or take what was encoded elsewhere."""
@@ -253,7 +255,7 @@ def _text(
         raise BadRequest(f"{len(clip)} of {name}, but {len(t5)} of {name}_2", hint="give as many")
     for text in (*clip, *t5):
         Request(prompt=text)
-    return pipeline.encode(t5, clip, tokens)
+    return pipeline.encode(t5, clip, *how)
 
 
 def _several(prompts: str | Sequence[str], name: str) -> list[str]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,14 +26,15 @@ from fluxone.conditions.condition import Extra, Studio
 from fluxone.conditions.expand import unfolded
 from fluxone.conditions.given import framed, pictures_of
 from fluxone.conditions.paste import changed, paste
-from fluxone.errors import BadRequest, BrokenModel, MissingParts, pick
+from fluxone.errors import BadRequest, BrokenModel, pick
 from fluxone.geometry import Resolution
-from fluxone.job import Job, join, repeat
+from fluxone.job import Job
 from fluxone.lora.adapters import Adapters
 from fluxone.lora.course import along, by_row
 from fluxone.nn.inputs import Inputs
 from fluxone.nn.tokens import image_ids, pack, unpack
 from fluxone.offload import Offload
+from fluxone.prompts import Texts, each, encoded
 from fluxone.recipe import Recipe
 from fluxone.request import MAX_SEED, Request, Result, check_pictures, given_by
 from fluxone.sampling.guidance import tabulate, true_guidance, velocity
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fluxone")
 
-CACHED = 64  # encoded prompts that are kept
 TILE = 512  # px: of tiled decoding and encoding
 LOOKED_THROUGH = ("modulators",)  # together with the transformer, which they are inside
 LOGVAR = (-30.0, 20.0)  # bounds of the posterior's logarithm of variance. Source: diffusers
@@ -79,7 +78,7 @@ class Pipeline:
         self.tile = TILE if recipe.tiled else None
         self.dtype = next(bundle.transformer.parameters()).dtype
         self.token = 2 * bundle.autoencoder.shape.factor
-        self._texts: OrderedDict[tuple[str, str, int], Text] = OrderedDict()
+        self._texts = Texts()
         self._sound = set(LOOKED_THROUGH)  # parts whose weights need not be looked through again
         modules = {TRANSFORMER: bundle.transformer, T5: bundle.t5, CLIP: bundle.clip}
         self.adapters = Adapters(
@@ -102,6 +101,8 @@ class Pipeline:
             BrokenModel: the model computed NaN or infinity.
         """
         request = self.resolve(request)
+        ones = each(request)
+        request = ones[0] if len(ones) == 1 else request
         seeds = [(request.seed + i) % (MAX_SEED + 1) for i in range(request.count)]
         images: list[Image] = []
         seconds = {"text": 0.0, "steps": 0.0, "decode": 0.0}
@@ -119,7 +120,8 @@ class Pipeline:
             with _clock(seconds, "decode"):
                 drawn = px.to_images(px.unit(self.decode(x, job.grid)))
                 images += [self.finish(image, request) for image in drawn]
-        return Result(images=images, request=request, seeds=seeds, seconds=seconds)
+        prompts = [one.prompt for one in ones]
+        return Result(images=images, request=request, seeds=seeds, prompts=prompts, seconds=seconds)
 
     def steps(self, request: Request) -> Iterator[Step]:
         """Walk from noise to latents, all `count` pictures in one batch; `decode` makes pixels of the last `x`."""
@@ -155,10 +157,10 @@ class Pipeline:
 
     def prepare(self, request: Request) -> Job:
         """Encode the prompts, draw the noise and lay out the noise levels of a resolved request."""
-        count, tokens = request.count, request.text_tokens
+        count = request.count
         sources = generators((request.seed + i) % (MAX_SEED + 1) for i in range(count))
-        text = self.encode([request.prompt], [request.clip_prompt], tokens)
-        negative = self.encode([request.negative], [request.clip_negative], tokens) if request.cfg > 1 else None
+        text = encoded(request, self.encode, negative=False)
+        negative = encoded(request, self.encode, negative=True) if request.cfg > 1 else None
         rows, columns = grid = self.grid(request)
         shape = (count, self.autoencoder.shape.latent, 2 * rows, 2 * columns)
         dtype = concrete(self.profile.noise, self.dtype)
@@ -180,8 +182,8 @@ class Pipeline:
             x = sigmas[0] * drawn + (1 - sigmas[0]) * picture
         extra = extra or extra_of(self.variant, pictures, studio, early=False) or Extra()
         return Job(
-            text=repeat(text, count),
-            negative=None if negative is None else repeat(negative, count),
+            text=text,
+            negative=negative,
             x=x,
             sigmas=sigmas,
             grid=grid,
@@ -229,32 +231,22 @@ class Pipeline:
         """Rows and columns of tokens of a resolved request."""
         return size_of(request).grid_of(self.token)
 
-    def encode(self, prompts: Sequence[str], clip_prompts: Sequence[str | None], tokens: int | None) -> Text:
+    def encode(
+        self, prompts: Sequence[str], clip_prompts: Sequence[str | None], tokens: int | None, emphasis: str = "off"
+    ) -> Text:
         """Encode prompts one by one, so that none depends on its neighbours; what was encoded before is reused.
 
         Raises:
             MissingParts: the model came without text encoders.
         """
-        length = tokens or self.variant.text_tokens
         keys = [
-            (prompt, prompt if clip is None else clip, length)
+            (prompt, prompt if clip is None else clip, tokens or self.variant.text_tokens, emphasis)
             for prompt, clip in zip(prompts, clip_prompts, strict=True)
         ]
-        if absent := [key for key in dict.fromkeys(keys) if key not in self._texts]:
-            if self.text is None:
-                raise MissingParts("this model has no text encoders", hint="give text_encoder and text_encoder_2")
+        if self._texts.absent(keys):
             with self.using("text"), torch.inference_mode():
-                for key in absent:
-                    text = self.text.encode([key[0]], [key[1]], tokens=length, compat=self.recipe.compat)
-                    self._texts[key] = text
-                    if text.cut[0] > 0:
-                        log.warning("the prompt is %d tokens too long for %d: its end is not read", text.cut[0], length)
-        for key in keys:
-            self._texts.move_to_end(key)
-        found = [self._texts[key] for key in keys]
-        while len(self._texts) > CACHED:
-            self._texts.popitem(last=False)
-        return join(found)
+                self._texts.read(keys, self.text, self.recipe.compat)
+        return self._texts.of(keys)
 
     def encode_pixels(self, pixels: px.Pixels, sources: Source, *, posterior: bool) -> Tensor:
         """The latent (B C h w, float32, on the CPU) of pixels in -1..1: the mean, or a sample of the posterior."""

@@ -63,6 +63,8 @@ def record(request: Request, *, model: str, source: str, hashes: Mapping[str, st
     """Describe one picture of a resolved request; `request.count` must be 1."""
     if request.count != 1:
         raise BadRequest(f"the request is for {request.count} pictures", hint="record each with its own seed, count 1")
+    if request.wildcards is not None:
+        raise BadRequest("the request's choices are not drawn", hint="record what `prompts.settled` makes of it")
     given = {name: getattr(request, name) for name in SINGLE}
     prints: dict[str, Any] = {name: None if image is None else fingerprint(image) for name, image in given.items()}
     kept = {name: value for name, value in asdict(recipe).items() if name not in SECRET | PLACES}

@@ -31,6 +31,11 @@ LAYOUTS = {
     "index": "each reference at the origin, with an index of its own",
     "stitched": "all references side by side as one picture",
 }
+EMPHASES = {
+    "auto": "brackets weigh words where at least one of them has a number",
+    "on": "every bracket weighs words",
+    "off": "brackets are characters like others",
+}
 PICTURES = ("init", "mask", "control", "references")  # fields that hold pictures
 
 
@@ -41,6 +46,8 @@ class Request:
     Attributes:
         resolution: of the picture; None is the variant's own size, in the aspect of `init` if there is one.
         prompt: what T5 reads; CLIP reads it too unless `clip_prompt` is given.
+        emphasis: row of `EMPHASES`: whether `(red:1.3)` weighs words; see `text.emphasis`.
+        wildcards: folder of files for `__name__`; empty: `{a|b}` alone is drawn; None: prompts are as they stand.
         negative: what to avoid; only with `cfg` above 1.
         cfg: true classifier-free guidance, two passes a step; 1 is off.
         cfg_interval: shares of the schedule (0 = noise, 1 = picture) between which cfg applies.
@@ -65,6 +72,8 @@ class Request:
     clip_prompt: str | None = None
     negative: str = ""
     clip_negative: str | None = None
+    emphasis: str = "auto"
+    wildcards: str | None = None
     resolution: Resolution | None = None
     seed: int = 0
     count: int = 1
@@ -110,6 +119,7 @@ class Request:
             for margin in self.expand:
                 _within("expand", margin, 0, MAX_SIDE, whole=True)
         pick(LAYOUTS, self.layout, "layout of references")
+        pick(EMPHASES, self.emphasis, "emphasis")
         if len(self.references) > MAX_REFERENCES:
             raise BadRequest(f"{len(self.references)} references are given", hint=f"give at most {MAX_REFERENCES}")
         if self.text_tokens is not None:
@@ -183,11 +193,16 @@ def check_pictures(variant: Variant, given: frozenset[str]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Pictures in the order of their seeds, and the resolved request that made them."""
+    """Pictures in the order of their seeds, and the resolved request that made them.
+
+    Attributes:
+        prompts: of each picture, its choices and wildcards drawn.
+    """
 
     images: list[Image]
     request: Request
     seeds: list[int]
+    prompts: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
 

@@ -264,3 +264,18 @@ def test_a_seed_can_be_random(fluxone: Fluxone, tiny: Path) -> None:
     line = ("generate", "x", "--model", tiny, "--steps", 1, "--size", "32x32", "--seed", "random", "--json")
     seeds = {json.loads(fluxone(*line).stdout)["images"][0]["request"]["seed"] for _ in range(3)}
     assert len(seeds) == 3
+
+
+def test_choices_weights_and_clip_prompts(fluxone: Fluxone, tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "animal.txt").write_text("fox\ncat\n")
+    asked = ("generate", "a {red|blue} (__animal__:1.4)", "--wildcards", "words", "--clip-prompt", "a {red|blue} one")
+    line = (*asked, "--model", tiny, "--steps", 1, "--size", "32x32", "--count", 4, "--quiet", "--json")
+    images = json.loads(fluxone(*line).stdout)["images"]
+    prompts = [image["request"]["prompt"] for image in images]
+    assert len(set(prompts)) > 1 and all(re.fullmatch(r"a (red|blue) \((fox|cat):1.4\)", text) for text in prompts)
+    for image in images:
+        assert image["request"]["clip_prompt"].split()[1] == image["request"]["prompt"].split()[1]
+    (tmp_path / "words" / "animal.txt").write_text("owl\n")
+    fluxone("replay", images[2]["path"], "--quiet")
+    fluxone("generate", "__animal__", "--model", tiny, "--wildcards", "nowhere", code=2)

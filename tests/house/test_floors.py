@@ -34,6 +34,7 @@ FLOORS = {
     "fluxone.assembly": 4,
     "fluxone.pipeline": 4,
     "fluxone.preview": 4,
+    "fluxone.prompts": 4,
     "fluxone.evaluate": 5,
     "fluxone.train": 5,
     "fluxone.cli": 6,

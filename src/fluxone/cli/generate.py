@@ -49,7 +49,11 @@ class Asked:
     megapixels: float | None = None
     steps: int | None
     guidance: float | None
+    clip_prompt: str | None
+    emphasis: str
+    wildcards: str
     negative: str | None
+    clip_negative: str | None
     cfg: float
     cfg_interval: str | None
     seed: int
@@ -79,13 +83,19 @@ class Asked:
             UserError: an option is out of range or contradicts another.
         """
         pick(dict.fromkeys(options.SAMPLERS), self.sampler, "sampler")
+        if self.wildcards and not Path(self.wildcards).is_dir():
+            raise BadRequest(f"--wildcards is {self.wildcards}, no folder", hint="give the folder of the .txt files")
         if self.schedule is not None:
             pick(dict.fromkeys(options.SCHEDULES), self.schedule, "schedule")
         if self.negative and self.cfg == 1:
             raise BadRequest("--negative does nothing while --cfg is 1", hint="add e.g. --cfg 3")
         return Request(
             prompt=options.read_prompt(self.prompt),
+            clip_prompt=self.clip_prompt,
+            emphasis=self.emphasis,
+            wildcards=self.wildcards,
             negative=self.negative or "",
+            clip_negative=self.clip_negative,
             resolution=options.read_resolution(self.size, self.aspect, self.megapixels),
             seed=self.seed,
             count=self.count,
@@ -138,13 +148,14 @@ def generate(asked: Asked, given: Callable[[Request], Request] = lambda request:
     if not asked.quiet:
         console.notice(f"loading {asked.model}")
     from fluxone.assembly import assemble
+    from fluxone.prompts import settled
 
     pipeline = assemble(asked.model, recipe, variant=asked.variant)
     request = pipeline.resolve(request)
     made = []
     for index in range(request.count):
         one = replace(request, seed=(request.seed + index) % (MAX_SEED + 1), count=1)
-        output = target.path(one.prompt, one.seed, index)
+        output = target.path(settled(one, one.seed).prompt, one.seed, index)
         made.append(make(pipeline, one, output, preview=asked.preview, quiet=asked.quiet))
         if not asked.as_json:
             console.result(str(output))
@@ -233,7 +244,11 @@ OPTIONS: list[click.Parameter] = [
     click.Option(["--megapixels"], type=float, help="With --aspect; 1 is 1024x1024 pixels. Default: 1."),
     click.Option(["--steps"], type=int, help="Default: the model's own."),
     click.Option(["--guidance"], type=float, help="How closely to follow the prompt. Default: the model's own."),
+    click.Option(["--clip-prompt"], metavar="TEXT", help="What CLIP reads. Default: the prompt, as T5 does."),
+    click.Option(["--emphasis"], default="auto", metavar="NAME", help=options.EMPHASIS_HELP),
+    click.Option(["--wildcards"], default="", metavar="DIR", help="Files that __name__ in prompts is drawn from."),
     click.Option(["--negative"], metavar="TEXT", help="What to avoid; needs --cfg above 1."),
+    click.Option(["--clip-negative"], metavar="TEXT", help="What CLIP reads of it. Default: the same."),
     click.Option(["--cfg"], type=float, default=1.0, help="True guidance, two passes a step; 1 is off."),
     click.Option(["--cfg-interval"], metavar="START:END", help="Shares of the way between which --cfg works: 0:0.8."),
     click.Option(["--seed"], type=options.Seed(), default=0, show_default=True, help="A whole number, or `random`."),

@@ -1,6 +1,8 @@
 """Prompts to what the network reads of them: T5's hidden states and CLIP's pooled state.
 
 prompt --T5 tokenizer, T5--> txt (T rows, padding included)      clip_prompt --CLIP--> pooled
+
+Weights of words (`emphasis`) change T5's rows; the pooled state has none that could be weighed.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from torch import Tensor
 from fluxone.errors import BadWeights, pick
 from fluxone.nn.clip import ClipTextEncoder
 from fluxone.nn.t5 import T5Encoder
+from fluxone.text import emphasis as weighing
 from fluxone.text.tokenizers import Ids, Tokenizer
 
 CLIP_LENGTH = 77
@@ -80,6 +83,7 @@ class TextEncoders:
         *,
         tokens: int,
         compat: str = "exact",
+        emphasis: str = "off",
     ) -> Text:
         """Return the prompts encoded, on the encoders' device and in their type.
 
@@ -88,21 +92,38 @@ class TextEncoders:
             tokens: length that T5's rows are padded or cut to.
             compat: whose lengths to use, a row of `LENGTHS`. With `comfy` a batch is as long as its longest
                 prompt, so prompts beyond 256 tokens are best encoded one by one.
+            emphasis: whether brackets in prompts are weights; see `text.emphasis`.
 
         Raises:
             UnknownName: `compat` is no row.
             BadWeights: a tokenizer has tokens that its encoder has not.
         """
         rule = pick(LENGTHS, compat, "compatibility profile")
-        length = rule(self.t5_tokenizer.longest(prompts), tokens)
-        words = self.t5_tokenizer.fit(prompts, length)
-        clip_words = self.clip_tokenizer.fit(prompts if clip_prompts is None else clip_prompts, self._clip_length())
+        read = [weighing.read(prompt, emphasis) for prompt in prompts]
+        others = read if clip_prompts is None else [weighing.read(prompt, emphasis) for prompt in clip_prompts]
+        plain = [prompt.text for prompt in read]
+        length = rule(self.t5_tokenizer.longest(plain), tokens)
+        words = self.t5_tokenizer.fit(plain, length)
+        clip_words = self.clip_tokenizer.fit([prompt.text for prompt in others], self._clip_length())
         _known(words, self.t5.shape.vocab, "T5")
         _known(clip_words, self.clip.shape.vocab, "CLIP")
-        txt = self.t5(words.ids.to(self.t5.shared.weight.device))
+        txt = self._weighed(self.t5(words.ids.to(self.t5.shared.weight.device)), read)
         embedding = self.clip.text_model.embeddings.token_embedding
         _, pooled = self.clip(clip_words.ids.to(embedding.weight.device))
         return Text(txt=txt, pooled=pooled, cut=words.cut, clip_cut=clip_words.cut)
+
+    def _weighed(self, txt: Float[Tensor, "B T D"], read: Sequence[weighing.Weighted]) -> Float[Tensor, "B T D"]:
+        if not any(prompt.weights for prompt in read):
+            return txt
+        length = txt.shape[1]
+        (empty,) = self.t5(self.t5_tokenizer.encode([""], length).to(self.t5.shared.weight.device))
+        rows = [
+            weighing.weigh(row, empty, prompt.weights, self.t5_tokenizer.places(prompt.text, length))
+            if prompt.weights
+            else row
+            for row, prompt in zip(txt, read, strict=True)
+        ]
+        return torch.stack(rows)
 
     def _clip_length(self) -> int:
         return min(self.clip_length, self.clip.shape.positions, self.clip_tokenizer.limit or self.clip_length)

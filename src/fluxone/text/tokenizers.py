@@ -67,6 +67,12 @@ class Tokenizer:
             rows.append(ids + [self.pad] * (length - len(ids)))
         return Ids(ids=torch.tensor(rows, dtype=torch.int64).reshape(len(rows), length), cut=tuple(cut))
 
+    def places(self, prompt: str, length: int) -> list[tuple[int, int]]:
+        """Return where in the prompt each id of `fit` comes from: its first character and the one after its last."""
+        row = self.backend.encode(prompt, add_special_tokens=False)
+        row.truncate(max(length - self.special, 0))
+        return list(self.backend.post_process(row).offsets[:length])
+
     def encode(self, prompts: Sequence[str], length: int) -> Int[Tensor, "B T"]:
         """Return the ids of `fit` alone."""
         return self.fit(prompts, length).ids
