@@ -37,10 +37,10 @@ from fluxone.offload import Offload
 from fluxone.prompts import Texts, each, encoded
 from fluxone.recipe import Recipe
 from fluxone.request import MAX_SEED, Request, Result, check_pictures, given_by
-from fluxone.sampling.guidance import tabulate, true_guidance, velocity
+from fluxone.sampling.guidance import Bound, bind, tabulate, true_guidance, velocity
 from fluxone.sampling.noise import Source, gaussian, generators
 from fluxone.sampling.profiles import PROFILES, concrete
-from fluxone.sampling.samplers import SAMPLERS, State, Step, visited
+from fluxone.sampling.samplers import SAMPLERS, State, Step, Velocity, visited
 from fluxone.sampling.schedule import SCHEDULES, Shift, remaining
 from fluxone.text.encode import Text, TextEncoders
 from fluxone.weights.identify import condition
@@ -267,30 +267,42 @@ class Pipeline:
         Raises:
             BrokenModel: a step is not finite.
         """
-        sampler = pick(SAMPLERS, job.sampler, "sampler")
-        levels = visited(sampler, job.sigmas)
-        device, model = self.on_device.device, self.transformer
+        bounds = self.bind(job)
+        with self.using("transformer"):
+            yield from self.stride(job, [velocity(self.transformer, bound.inputs, bound.tables) for bound in bounds])
+
+    def bind(self, job: Job) -> list[Bound]:
+        """What the network is given during a walk, its modulation computed: with the prompt, then with the negative.
+
+        No noise level that is visited, nothing to give.
+        """
+        levels = visited(pick(SAMPLERS, job.sampler, "sampler"), job.sigmas)
         if not levels:
-            return
+            return []
         sides = [self._inputs(job, text) for text in (job.text, job.negative) if text is not None]
         rows = by_row(self.adapters, job.sigmas, levels, job.x.shape[0])
+        rounding = self.profile.rounding(self.dtype)
         with self.using("modulators"), rows:
-            rounding = self.profile.rounding(self.dtype)
-            tables = [tabulate(model, side, levels, rounding=rounding) for side in sides]
-        with self.using("transformer"):
-            v = velocity(model, sides[0], tables[0])
-            if len(sides) > 1:
-                away = velocity(model, sides[1], tables[1])
-                v = true_guidance(v, away, scale=job.cfg, sigmas=job.sigmas, interval=job.cfg_interval)
-            v = along(self.adapters, v, job.sigmas)
-            state = concrete(self.profile.state, self.dtype)
-            keep = None if job.keep is None else job.keep.to(device)
-            for step in sampler(v, job.x.to(device), job.sigmas, lambda: job.draw().to(device)):
-                step.x = step.x.to(state).float()
-                if keep is not None:
-                    step.x = keep(step.x, step.sigma)
-                self._check("transformer", step.x)
-                yield step
+            tables = [tabulate(self.transformer, side, levels, rounding=rounding) for side in sides]
+        return [bind(self.transformer, side, table) for side, table in zip(sides, tables, strict=True)]
+
+    def stride(self, job: Job, velocities: Sequence[Velocity]) -> Iterator[Step]:
+        """Walk by velocities that the caller answers for: with the prompt, then with the negative if there is one."""
+        if not velocities:
+            return
+        device, v = self.on_device.device, velocities[0]
+        if len(velocities) > 1:
+            v = true_guidance(v, velocities[1], scale=job.cfg, sigmas=job.sigmas, interval=job.cfg_interval)
+        v = along(self.adapters, v, job.sigmas)
+        state = concrete(self.profile.state, self.dtype)
+        keep = None if job.keep is None else job.keep.to(device)
+        sampler = pick(SAMPLERS, job.sampler, "sampler")
+        for step in sampler(v, job.x.to(device), job.sigmas, lambda: job.draw().to(device)):
+            step.x = step.x.to(state).float()
+            if keep is not None:
+                step.x = keep(step.x, step.sigma)
+            self._check("transformer", step.x)
+            yield step
 
     def decode(self, x: State, grid: tuple[int, int]) -> px.Pixels:
         """Pixels, about -1..1, float32, of the latents that a walk ended with; one picture after the other.

@@ -1,7 +1,7 @@
 """From the network to the velocity that samplers walk by: inputs bound, guidance distilled or true.
 
     (sigma, guidance, pooled text) for all noise levels at once  --one batched pass-->  Tables
-    velocity(x, sigma) = network(x, text, Tables at sigma)
+    velocity(x, sigma) = network(x, text, Tables at sigma)           (of several walks in one pass: `together`)
     with cfg:  negative + cfg * (positive - negative), inside its interval of noise levels
 
 Modulation depends on the noise level, the guidance and the pooled text, never on the picture: `tabulate` computes
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fluxone.nn import tokens
 from fluxone.nn.inputs import Inputs
-from fluxone.nn.rope import rotation
+from fluxone.nn.rope import Rotation, rotation
 from fluxone.nn.transformer import Flux, Modulation
 from fluxone.sampling.samplers import State, Velocity
 
@@ -71,29 +71,82 @@ def tabulate(model: Flux, inputs: Inputs, sigmas: Sequence[float], *, rounding: 
     return Tables(modulation=model.modulation(vec), rows=rows)
 
 
-def velocity(model: Flux, inputs: Inputs, tables: Tables) -> Velocity:
-    """Bind everything but the state and the noise level.
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """All that the network is given but the state and the noise level.
 
     `inputs.channels` are concatenated to each token, `inputs.reference` after all tokens; the velocity is that of
     the first `L` tokens, in float32.
     """
+
+    inputs: Inputs
+    tables: Tables
+    pe: Rotation
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """Equal where pictures can be given to the network side by side; positions are compared by `together`."""
+        inputs = self.inputs
+        tensors = (inputs.txt, inputs.ids, inputs.channels, inputs.reference)
+        return (inputs.txt.dtype, *(None if tensor is None else tensor.shape[1:] for tensor in tensors))
+
+
+def bind(model: Flux, inputs: Inputs, tables: Tables) -> Bound:
+    """Compute the rotation of all positions, which do not change along a walk."""
     ids = [tokens.text_ids(inputs.txt.shape[1]), inputs.ids.cpu()]
     if inputs.reference_ids is not None:
         ids.append(inputs.reference_ids.cpu())
     # Angles need float64, which not every device has; and so they are the same on all of them.
     pe = rotation(torch.cat(ids), model.shape.axes, model.shape.theta).to(inputs.txt.device)
+    return Bound(inputs=inputs, tables=tables, pe=pe)
 
-    @torch.inference_mode()
+
+def velocity(model: Flux, inputs: Inputs, tables: Tables) -> Velocity:
+    """The velocity of one walk."""
+    bound = bind(model, inputs, tables)
+
     def at(x: State, sigma: float) -> State:
-        img = x.to(inputs.txt.dtype)
-        if inputs.channels is not None:
-            img = torch.cat((img, inputs.channels), dim=-1)
-        if inputs.reference is not None:
-            img = torch.cat((img, inputs.reference), dim=1)
-        out = model.predict(img, inputs.txt, pe, tables.at(sigma))
-        return out[:, : x.shape[1]].to(x.dtype)
+        return together(model, [(bound, x, sigma)])[0]
 
     return at
+
+
+@torch.inference_mode()
+def together(model: Flux, asked: Sequence[tuple[Bound, State, float]]) -> list[State]:
+    """The velocities of several walks, each at a noise level of its own, in one pass of the network.
+
+    Their pictures are of one size and their `Bound.shape` and positions equal, which the caller sees to.
+    """
+    bounds = [bound for bound, _, _ in asked]
+    states = [x for _, x, _ in asked]
+    img = _cat([x.to(bound.inputs.txt.dtype) for bound, x, _ in asked])
+    channels = [bound.inputs.channels for bound in bounds if bound.inputs.channels is not None]
+    reference = [bound.inputs.reference for bound in bounds if bound.inputs.reference is not None]
+    if channels:
+        img = torch.cat((img, _cat(channels)), dim=-1)
+    if reference:
+        img = torch.cat((img, _cat(reference)), dim=1)
+    rows = [bound.tables.at(sigma) for bound, _, sigma in asked]
+    out = model.predict(img, _cat([bound.inputs.txt for bound in bounds]), bounds[0].pe, _side_by_side(rows))
+    parts = out[:, : states[0].shape[1]].split([len(x) for x in states])
+    return [part.to(x.dtype) for part, x in zip(parts, states, strict=True)]
+
+
+def _cat(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+
+
+def _side_by_side(rows: Sequence[Modulation]) -> Modulation:
+    if len(rows) == 1:
+        return rows[0]
+    return Modulation(
+        double=tuple(
+            (_cat([img for img, _ in pairs]), _cat([txt for _, txt in pairs]))
+            for pairs in zip(*(each.double for each in rows), strict=True)
+        ),
+        single=tuple(_cat(each) for each in zip(*(each.single for each in rows), strict=True)),
+        final=_cat([each.final for each in rows]),
+    )
 
 
 def true_guidance(

@@ -1,0 +1,114 @@
+"""The line in which tasks wait, and the order in which they are worked on.
+
+    first by priority; then by owner, who is behind with its share; then by the work that is left, least first
+
+So a request of four steps never waits behind one of twenty-eight, whoever came first. Whoever waits gains on those
+that come later, and is never passed for ever. Work is counted in tokens.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from fluxone.errors import FluxoneError
+from fluxone.serve.task import Task
+
+BURST = 64  # steps that one owner may be ahead of another before shares count
+PATIENCE = 0.05  # work of others' that a task lets pass counts so much for its own
+LEAST_WAIT = 1  # s
+
+
+class Busy(FluxoneError):
+    """The line is full.
+
+    Attributes:
+        retry_after: s, after which there is likely to be room.
+    """
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message, hint=f"try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+class Line:
+    """Tasks that nobody has begun yet, shared by all workers.
+
+    Args:
+        limit: tasks that may wait.
+
+    Attributes:
+        changed: held by whoever looks at the line; notified when something came.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.waiting: list[Task] = []
+        self.changed = threading.Condition()
+        self.work = 0.0  # tokens, all workers' so far
+        self.speed = 0.0  # tokens a second, lately, of one worker
+        self._used: dict[str, float] = {}
+        self._live: Counter[str] = Counter()
+
+    def put(self, task: Task, *, always: bool = False) -> None:
+        """Let a task wait.
+
+        Args:
+            always: even if the line is full: it was accepted before.
+
+        Raises:
+            Busy: the line is full.
+        """
+        with self.changed:
+            if len(self.waiting) >= self.limit and not always:
+                raise Busy(f"{len(self.waiting)} requests are waiting", self.wait())
+            owner = task.wanted.owner
+            if not self._live[owner]:
+                others = [self._used[name] for name, count in self._live.items() if count and name != owner]
+                self._used[owner] = max(self._used.get(owner, 0.0), min(others, default=0.0))
+            self._live[owner] += 1
+            task.put_at_work = self.work
+            self.waiting.append(task)
+            self.changed.notify_all()
+
+    def wait(self) -> int:
+        """Seconds until a place in the line is likely to be free."""
+        with self.changed:
+            shortest = min((task.left for task in self.waiting), default=0.0)
+        return LEAST_WAIT if not self.speed else max(LEAST_WAIT, round(shortest / self.speed + 0.5))
+
+    def order(self, tasks: Collection[Task]) -> list[Task]:
+        """The tasks, those to be worked on first in front."""
+        if not tasks:
+            return []
+        quantum = BURST * max(task.size for task in tasks)
+        least = min(self._used.get(task.wanted.owner, 0.0) for task in tasks)
+
+        def rank(task: Task) -> tuple[float, float, float]:
+            ahead = (self._used.get(task.wanted.owner, 0.0) - least) // quantum
+            return -task.wanted.priority, ahead, task.left - PATIENCE * (self.work - task.put_at_work)
+
+        return sorted(tasks, key=rank)
+
+    def take(self, tasks: Sequence[Task]) -> None:
+        """Begin with these: they wait no more."""
+        self.waiting = [task for task in self.waiting if task not in tasks]
+
+    def spent(self, task: Task, seconds: float, batch: int) -> None:
+        """Count one step of a task, of a batch that took so long."""
+        with self.changed:
+            self.work += task.size
+            owner = task.wanted.owner
+            self._used[owner] = self._used.get(owner, 0.0) + task.size
+            now = task.size * batch / max(seconds, 1e-6)
+            self.speed = now if not self.speed else 0.9 * self.speed + 0.1 * now
+
+    def left(self, task: Task) -> None:
+        """Forget a task that has ended; owners without any are forgotten with it, but not their share of today."""
+        with self.changed:
+            self.waiting = [other for other in self.waiting if other is not task]
+            self._live[task.wanted.owner] -= 1
+            if not +self._live:
+                self._live.clear()
+                self._used.clear()
