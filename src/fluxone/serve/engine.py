@@ -1,6 +1,6 @@
 """The engine: one line, and a worker a device. It knows pipelines and tasks, no HTTP, no database.
 
-    submit(wanted) -> Task  ...  task.drawn, or task.error
+    submit(task)  ...  task.drawn, or task.error
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from fluxone.errors import pick
 from fluxone.request import Request
 from fluxone.serve.line import Line
-from fluxone.serve.task import Stopped, Task, Wanted, Watch
+from fluxone.serve.task import Stopped, Task
 from fluxone.serve.worker import Report, Room, Worker
 from fluxone.variants import Variant
 
@@ -35,7 +35,7 @@ class Drawing(Protocol):
     def resolve(self, model: str, request: Request) -> Request:
         """The request with the model's defaults, checked."""
 
-    def submit(self, wanted: Wanted, watch: Watch, *, always: bool = False) -> Task:
+    def submit(self, task: Task, *, always: bool = False) -> None:
         """Draw it, some time."""
 
     def state(self) -> State:
@@ -110,11 +110,10 @@ class Engine:
         """
         return pick(self.workers[0].pipelines, model, "model").resolve(request)
 
-    def submit(self, wanted: Wanted, watch: Watch = lambda task: None, *, always: bool = False) -> Task:
+    def submit(self, task: Task, *, always: bool = False) -> None:
         """Let a picture wait to be drawn.
 
         Args:
-            watch: see `Task`.
             always: even if the line is full.
 
         Raises:
@@ -123,9 +122,7 @@ class Engine:
         """
         if self._stopped:
             raise Stopped("the server is stopping", hint="try again when it is back")
-        task = Task(wanted, watch)
         self.line.put(task, always=always)
-        return task
 
     def state(self) -> State:
         """How it is."""

@@ -60,6 +60,12 @@ def wanted(model: Pipeline, number: int = 0, **fields: object) -> Wanted:
     return Wanted(id=str(number), model="tiny", request=model.resolve(request), **own)  # type: ignore[arg-type]
 
 
+def submit(engine: Engine, wish: Wanted, watch: Callable[[Task], None] = lambda task: None) -> Task:
+    task = Task(wish, watch)
+    engine.submit(task)
+    return task
+
+
 def held(engine: Engine) -> threading.Condition:
     """Nobody chooses while this is held, so all that is put meanwhile is there at once."""
     return engine.line.changed
@@ -81,7 +87,7 @@ def test_many_at_once_are_what_each_is_alone(model: Pipeline, start: Callable[..
         wanted(model, 9, steps=4, init=fox, strength=0.5),
     ]
     with held(engine):
-        tasks = [engine.submit(wish) for wish in wishes]
+        tasks = [submit(engine, wish) for wish in wishes]
     for task in tasks:
         assert task.ended.wait(60)
         assert task.error is None
@@ -110,11 +116,11 @@ def test_batched_latents_are_equal_to_the_fifth_digit(model: Pipeline) -> None:
 
 def test_a_short_request_overtakes_a_long_one(model: Pipeline, start: Callable[..., Engine]) -> None:
     engine = start(room=Room(batch=1))
-    long = engine.submit(wanted(model, 1, steps=400))
+    long = submit(engine, wanted(model, 1, steps=400))
     while long.done < 3:
         time.sleep(0.001)
     at = long.done
-    short = engine.submit(wanted(model, 2, steps=4))
+    short = submit(engine, wanted(model, 2, steps=4))
     assert short.ended.wait(30)
     assert not long.ended.is_set()
     assert long.done - at < 40, "it waited behind the long one"
@@ -173,17 +179,17 @@ def test_a_full_line_says_when_to_come_again(model: Pipeline) -> None:
 
 def test_deadlines_and_stopping(model: Pipeline, start: Callable[..., Engine]) -> None:
     engine = start(room=Room(batch=1))
-    late = engine.submit(wanted(model, 1, steps=900, deadline=time.monotonic() + 0.2))
+    late = submit(engine, wanted(model, 1, steps=900, deadline=time.monotonic() + 0.2))
     assert late.ended.wait(30)
     assert isinstance(late.error, Expired)
     assert 0 < late.done < 900
-    long = [engine.submit(wanted(model, n, steps=900)) for n in (2, 3)]
+    long = [submit(engine, wanted(model, n, steps=900)) for n in (2, 3)]
     while not any(task.done for task in long):
         time.sleep(0.001)
     engine.stop(drain=0)
     assert [type(task.error) for task in long] == [Stopped, Stopped]
     with pytest.raises(Stopped):
-        engine.submit(wanted(model, 4))
+        submit(engine, wanted(model, 4))
 
 
 def test_trouble_ends_one_request(
@@ -200,7 +206,7 @@ def test_trouble_ends_one_request(
 
     monkeypatch.setattr(Pipeline, "stride", broken)
     with held(engine):
-        tasks = [engine.submit(wanted(model, n, steps=3, guidance=7.0 if n == 1 else 3.0)) for n in range(3)]
+        tasks = [submit(engine, wanted(model, n, steps=3, guidance=7.0 if n == 1 else 3.0)) for n in range(3)]
     for task in tasks:
         assert task.ended.wait(30)
     assert [type(task.error) for task in tasks] == [type(None), BrokenModel, type(None)]
@@ -219,7 +225,7 @@ def test_a_batch_that_is_too_much_is_drawn_one_by_one(
 
     monkeypatch.setattr(model.transformer, "predict", small)
     with held(engine):
-        tasks = [engine.submit(wanted(model, n, steps=2)) for n in range(3)]
+        tasks = [submit(engine, wanted(model, n, steps=2)) for n in range(3)]
     for task in tasks:
         assert task.ended.wait(30)
         assert task.error is None
@@ -233,7 +239,7 @@ def test_progress_preview_and_unfinished_pictures(model: Pipeline, start: Callab
         preview = task.preview()
         seen.append((task.done, len(task.partial), None if preview is None else preview.size))
 
-    task = engine.submit(wanted(model, 1, steps=8, partials=3), watch)
+    task = submit(engine, wanted(model, 1, steps=8, partials=3), watch)
     assert task.ended.wait(30)
     assert seen == [(2, 1, (4, 4)), (4, 2, (4, 4)), (6, 3, (4, 4)), (8, 3, None)]
     assert [image.size for image in task.partial] == [(32, 32)] * 3
@@ -268,7 +274,7 @@ def test_an_adapter_works_for_its_request_alone(
     plain = wanted(model, 1, steps=3)
     alone = model(plain.request).images[0]
     with held(engine):
-        tasks = [engine.submit(wish) for wish in (plain, replace(plain, id="2", loras=((str(file), 1.0),)))]
+        tasks = [submit(engine, wish) for wish in (plain, replace(plain, id="2", loras=((str(file), 1.0),)))]
     for task in tasks:
         assert task.ended.wait(30)
         assert task.error is None

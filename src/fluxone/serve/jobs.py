@@ -1,0 +1,279 @@
+"""Jobs: accepted in the database before anybody is told so, drawn by the engine, kept on disk, found again.
+
+    accept   pictures to disk -> row, pending -> engine                    after this a crash loses nothing
+    finish   result to disk, whole -> row, ready -> webhook is due         before this it is drawn again
+    resume   every pending row goes back to the engine
+    sweep    rows, results and orphans older than the retention go
+
+A seed is chosen before a job is accepted, so that drawing it again makes the same picture.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+import sqlalchemy as sa
+
+from fluxone import provenance
+from fluxone.errors import BadRequest, FluxoneError
+from fluxone.request import Request
+from fluxone.serve import keys
+from fluxone.serve.database import JOBS, Row, rows
+from fluxone.serve.engine import Drawing
+from fluxone.serve.keys import Owner, TooMany
+from fluxone.serve.line import Busy
+from fluxone.serve.policy import Policy
+from fluxone.serve.settings import Settings
+from fluxone.serve.store import Store
+from fluxone.serve.task import Cancelled, Lora, Stopped, Task, Wanted
+
+log = logging.getLogger("fluxone.serve")
+
+PENDING, READY, ERROR = "pending", "ready", "error"
+ASKED, SHOWN = "asked-moderated", "shown-moderated"  # the request, the picture
+CANCELLED = "cancelled"
+SAVERS = 2
+RETRY = 1.0  # s, while the database is away
+DAY = 86400.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What a dialect hands in.
+
+    Attributes:
+        request: resolved, of one picture.
+        tolerance: 0 (strict) to 6, for the content policy.
+        details: what the client is told besides its picture.
+        idempotency: a second order of the same owner with the same one is the first.
+        digest: of the order's body, so that a key that is used for another one is noticed.
+    """
+
+    endpoint: str
+    model: str
+    request: Request
+    loras: tuple[Lora, ...] = ()
+    format: str = "png"
+    quality: int = 95
+    tolerance: int = 2
+    priority: int = 0
+    cost: float = 1.0
+    details: Mapping[str, object] = field(default_factory=dict)
+    idempotency: str | None = None
+    digest: str | None = None
+    webhook_url: str | None = None
+    webhook_secret: str | None = None
+    partials: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """A job in this process: its task, and an event for when its row has its last status."""
+
+    task: Task
+    settled: threading.Event = field(default_factory=threading.Event)
+
+
+class Jobs:
+    """All jobs of a server.
+
+    Args:
+        changed: called with a job's id whenever there is something new about it; must be quick.
+        counted: called with the status of each job that is settled.
+    """
+
+    def __init__(
+        self, settings: Settings, engine: Drawing, database: sa.Engine, store: Store, policy: Policy,
+        counted: Callable[[str], None] = lambda status: None,
+    ) -> None:  # fmt: skip
+        self.settings, self.engine, self.database = settings, engine, database
+        self.store, self.policy, self.counted = store, policy, counted
+        self.live: dict[str, Watched] = {}
+        self.listeners: dict[str, Callable[[], None]] = {}
+        self._savers = ThreadPoolExecutor(SAVERS, thread_name_prefix="saver")
+        self._stopping = threading.Event()
+
+    def accept(self, order: Order, owner: Owner) -> Row:
+        """Take a job on; when this returns it is safe.
+
+        Raises:
+            Busy, TooMany: too much is waiting, of all or of this owner.
+            Broke: the owner's credits do not pay for it.
+            BadRequest: its idempotency key was used for another order.
+        """
+        if order.idempotency is not None and (row := self._known(order, owner)):
+            return row
+        waiting = self.engine.state().waiting
+        if waiting >= self.settings.waiting:
+            raise Busy(f"{waiting} requests are waiting", 1)
+        mine = sum(watched.task.wanted.owner == owner.id for watched in list(self.live.values()))
+        if owner.name and mine >= self.settings.concurrent:
+            raise TooMany(f"{mine} requests of this key are in work, which is all it may have at a time", 1)
+        job = str(uuid.uuid4())
+        reasons = self.policy.prompt(order.request.prompt, order.tolerance)
+        row = {
+            "id": job, "owner": owner.id, "endpoint": order.endpoint, "model": order.model,
+            "request": provenance.to_json(provenance.Record(request=order.request, model=order.model)),
+            "loras": json.dumps(order.loras), "format": order.format, "quality": order.quality,
+            "tolerance": order.tolerance, "priority": order.priority, "cost": order.cost,
+            "details": json.dumps(dict(order.details) | ({"Moderation Reasons": reasons} if reasons else {})),
+            "status": ASKED if reasons else PENDING, "message": None, "created": time.time(),
+            "finished": time.time() if reasons else None, "digest": order.digest, "idempotency": order.idempotency,
+            "webhook_url": order.webhook_url, "webhook_secret": order.webhook_secret,
+            "webhook_due": time.time() if reasons and order.webhook_url else None, "webhook_tries": 0,
+        }  # fmt: skip
+        if not reasons:
+            self.store.keep_inputs(job, order.request)
+        try:
+            with self.database.begin() as connection:
+                if not reasons:
+                    keys.pay(connection, owner.id, order.cost)
+                connection.execute(JOBS.insert(), row)
+        except sa.exc.IntegrityError:  # the same order, in another thread, a moment ago
+            self.store.drop_inputs(job)
+            if known := self._known(order, owner):
+                return known
+            raise
+        except FluxoneError:
+            self.store.drop_inputs(job)
+            raise
+        if reasons:
+            self.counted(ASKED)
+        else:
+            self._draw(row, order.request, order.partials)
+        return row
+
+    def find(self, job: str) -> Row | None:
+        """The row of a job."""
+        with self.database.connect() as connection:
+            return next(iter(rows(connection, sa.select(JOBS).where(JOBS.c.id == job))), None)
+
+    def latest(self, owner: str, count: int) -> list[Row]:
+        """The owner's last jobs, the newest first."""
+        query = sa.select(JOBS).where(JOBS.c.owner == owner).order_by(JOBS.c.created.desc()).limit(count)
+        with self.database.connect() as connection:
+            return rows(connection, query)
+
+    def cancel(self, job: str) -> bool:
+        """Give a job up before its next step; False if it is not in work."""
+        watched = self.live.get(job)
+        if watched is not None:
+            watched.task.cancel()
+        return watched is not None
+
+    def resume(self) -> int:
+        """Let everything that was accepted and not finished be drawn; how much that was."""
+        query = sa.select(JOBS).where(JOBS.c.status == PENDING).order_by(JOBS.c.created)
+        with self.database.connect() as connection:
+            pending = [row for row in rows(connection, query) if row["id"] not in self.live]
+        for row in pending:
+            try:
+                request = provenance.from_json(row["request"]).request
+                request = replace(request, **self.store.read_inputs(row["id"]))  # type: ignore[arg-type]
+                self._draw(row, request, 0)
+            except (FluxoneError, OSError) as error:
+                self._settle(row, ERROR, f"it could not be taken up again: {error}")
+        return len(pending)
+
+    def sweep(self) -> None:
+        """Delete what is older than the retention."""
+        before = time.time() - self.settings.keep_days * DAY
+        done = sa.and_(JOBS.c.status != PENDING, JOBS.c.created < before)
+        with self.database.begin() as connection:
+            for row in rows(connection, sa.select(JOBS.c.id, JOBS.c.format).where(done)):
+                self.store.path(row["id"], row["format"]).unlink(missing_ok=True)
+            connection.execute(JOBS.delete().where(done))
+            known = set(connection.execute(sa.select(JOBS.c.id)).scalars())
+        self.store.sweep(known, time.time() - min(DAY, self.settings.keep_days * DAY))
+
+    def stop(self) -> None:
+        """Finish saving. The engine has stopped before."""
+        self._stopping.set()
+        self._savers.shutdown(wait=True)
+
+    def _known(self, order: Order, owner: Owner) -> Row | None:
+        query = sa.select(JOBS).where(JOBS.c.owner == owner.id, JOBS.c.idempotency == order.idempotency)
+        with self.database.connect() as connection:
+            row = next(iter(rows(connection, query)), None)
+        if row is not None and row["digest"] != order.digest:
+            raise BadRequest("this idempotency key was used for another request", hint="use a new one")
+        return row
+
+    def _draw(self, row: Row, request: Request, partials: int) -> None:
+        wanted = Wanted(
+            id=row["id"], model=row["model"], request=request, owner=row["owner"], priority=row["priority"],
+            loras=tuple((file, scale) for file, scale in json.loads(row["loras"])), partials=partials,
+        )  # fmt: skip
+        try:
+            # Its row is written: it is not turned away any more, whatever came in between.
+            self.live[row["id"]] = Watched(task=Task(wanted, self._heard))
+            self.engine.submit(self.live[row["id"]].task, always=True)
+        except Stopped:
+            self.live.pop(row["id"], None)  # the next start takes it up
+
+    def _heard(self, task: Task) -> None:
+        """Called by a worker: it must not wait for the disk."""
+        if task.ended.is_set():
+            self._savers.submit(self._finish, task)
+        if listener := self.listeners.get(task.wanted.id):
+            listener()
+
+    def _finish(self, task: Task) -> None:
+        """Keep what came of a task; as long as the database is away, try again."""
+        row = None
+        while row is None and not self._stopping.is_set():
+            try:
+                row = self.find(task.wanted.id)
+                if row is not None:
+                    self._close(row, task)
+            except sa.exc.SQLAlchemyError as error:
+                log.error("the database is away: %s", error)
+                row = None
+                self._stopping.wait(RETRY)
+        if (watched := self.live.pop(task.wanted.id, None)) is not None:
+            watched.settled.set()
+        if listener := self.listeners.get(task.wanted.id):
+            listener()
+
+    def _close(self, row: Row, task: Task) -> None:
+        if isinstance(task.error, Stopped):
+            return  # stays pending: the next start takes it up
+        if isinstance(task.error, Cancelled):
+            self._settle(row, CANCELLED, str(task.error))
+        elif task.drawn is None:
+            known = isinstance(task.error, FluxoneError)
+            self._settle(row, ERROR, str(task.error) if known else "the server failed to draw it; its log says why")
+        elif reasons := self.policy.picture(task.drawn.image, row["tolerance"]):
+            self._settle(row, SHOWN, None, details={"Moderation Reasons": reasons})
+        else:
+            try:
+                self.store.keep(row["id"], task.drawn.image, task.drawn.record, row["format"], row["quality"])
+            except FluxoneError as error:
+                self._settle(row, ERROR, str(error))
+            else:
+                self._settle(row, READY, None)
+
+    def _settle(
+        self, row: Row, status: str, message: str | None, *, details: Mapping[str, object] | None = None
+    ) -> None:
+        """Write a job's last status, give back what it cost if it came to nothing, let its webhook go."""
+        now = time.time()
+        values = {
+            "status": status, "message": message, "finished": now,
+            "webhook_due": now if row["webhook_url"] else None,
+            "details": json.dumps({**json.loads(row["details"]), **(details or {})}),
+        }  # fmt: skip
+        with self.database.begin() as connection:
+            pending = JOBS.update().where(JOBS.c.id == row["id"], JOBS.c.status == PENDING)
+            if connection.execute(pending.values(values)).rowcount and status != READY:
+                keys.pay(connection, row["owner"], -row["cost"])
+        self.store.drop_inputs(row["id"])
+        self.counted(status)
+

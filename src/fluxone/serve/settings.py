@@ -1,0 +1,112 @@
+"""What the server is told: where it listens, what it serves, where it keeps things, and its limits."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from fluxone.errors import BadFile, BadRequest, UnknownName
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+MEGABYTE = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to serve.
+
+    Attributes:
+        models: names, folders or files, as `fluxone generate --model` takes them.
+        devices: one worker each; empty is the best there is.
+        folder: results, inputs of jobs that are not done, the secret that links are signed with, the database.
+        database: a URL as SQLAlchemy takes it; empty is SQLite in the folder.
+        public_url: how clients reach the server, where that differs from what they say in `Host`.
+        endpoints: name of a BFL endpoint (`flux-dev`) -> name of a model, where the server should not choose.
+        finetunes: id -> LoRA file, for the finetuned endpoints and the `lora` field.
+        blocked: word -> the least `safety_tolerance` (0 to 6) at which it is allowed; 7 is never.
+        reachable: private hosts that pictures and webhooks may be fetched from and sent to all the same.
+        waiting: requests that may wait; more are told to come again.
+        concurrent: requests of one API key at a time.
+        keep_days: after which results are deleted.
+        link_seconds: that a link to a result lives.
+        body_megabytes: of a request's body.
+        megapixels: of a picture in a request.
+        log_prompts: whether prompts may appear in logs.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    models: tuple[str, ...] = ("mini",)
+    devices: tuple[str, ...] = ()
+    folder: Path = Path("serve")
+    database: str = ""
+    public_url: str | None = None
+    endpoints: Mapping[str, str] = field(default_factory=dict)
+    finetunes: Mapping[str, str] = field(default_factory=dict)
+    blocked: Mapping[str, int] = field(default_factory=dict)
+    reachable: tuple[str, ...] = ()
+    waiting: int = 256
+    concurrent: int = 24
+    keep_days: float = 7.0
+    link_seconds: int = 600
+    body_megabytes: int = 100
+    megapixels: float = 20.0
+    log_prompts: bool = False
+
+    @property
+    def url(self) -> str:
+        """Of the database."""
+        return self.database or f"sqlite:///{self.folder.absolute() / 'fluxone.db'}"
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return self.host in LOOPBACK
+
+
+def read(path: Path, *, base: Settings | None = None) -> Settings:
+    """The settings of a TOML file, over others; paths in it are relative to it.
+
+    Raises:
+        BadFile: it cannot be read.
+        UnknownName, BadRequest: a key is none of a setting, or its value of another kind.
+    """
+    try:
+        told: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadFile(f"{path} cannot be read: {error}", hint="give a TOML file; docs/http.md shows one") from None
+    base = base or Settings()
+    known = {item.name for item in fields(Settings)}
+    for name, value in told.items():
+        if name not in known:
+            raise UnknownName(f"{path} sets {name!r}", hint=f"known are {', '.join(sorted(known))}")
+        default = getattr(base, name)
+        if not _fits(value, default):
+            raise BadRequest(f"{path}: {name} is {value!r}", hint=f"the default is {default!r}")
+        told[name] = tuple(value) if isinstance(value, list) else value
+    if "folder" in told:
+        told["folder"] = path.parent / told["folder"]
+    if "finetunes" in told:
+        told["finetunes"] = {name: _beside(path, file) for name, file in told["finetunes"].items()}
+    return replace(base, **told)
+
+
+def _fits(value: object, default: object) -> bool:
+    """Whether a value of TOML is of the kind of a default."""
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    if isinstance(default, float):
+        return isinstance(value, int | float)
+    if isinstance(default, tuple):
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if isinstance(default, Mapping):
+        return isinstance(value, dict)
+    return isinstance(value, int if isinstance(default, int) else str)
+
+
+def _beside(path: Path, file: str) -> str:
+    near = path.parent / file
+    return str(near) if near.exists() else file

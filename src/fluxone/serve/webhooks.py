@@ -1,0 +1,96 @@
+"""Webhooks: telling a client's own server that its picture is there, signed, and again until it has heard.
+
+Which are due is in the database, so a restart forgets none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import sqlalchemy as sa
+
+from fluxone.errors import BadRequest
+from fluxone.serve import fetch
+from fluxone.serve.database import JOBS, Row, rows
+
+log = logging.getLogger("fluxone.serve")
+
+TRIES = 8
+FIRST = 2.0  # s to the second try; each next waits twice as long
+LOOK = 0.5  # s between looks at what is due
+LEASE = 60.0  # s that a try may take before another is made
+AT_ONCE = 8
+
+Body = Callable[[Row], dict[str, object]]
+
+
+class Webhooks(threading.Thread):
+    """Sends what is due.
+
+    Args:
+        body: what a job's receiver is told.
+    """
+
+    def __init__(self, database: sa.Engine, body: Body, reachable: tuple[str, ...], *, first: float = FIRST) -> None:
+        super().__init__(name="webhooks", daemon=True)
+        self.database, self.body, self.reachable, self.first = database, body, reachable, first
+        self._senders = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook")
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        """Look and send, until stopped."""
+        while not self._over.wait(LOOK):
+            try:
+                for row in self.due():
+                    self._senders.submit(self.send, row)
+            except sa.exc.SQLAlchemyError as error:
+                log.error("the database is away: %s", error)
+
+    def stop(self) -> None:
+        """Send no more; what is due is sent after the next start."""
+        self._over.set()
+        self._senders.shutdown(wait=False, cancel_futures=True)
+
+    def due(self) -> list[Row]:
+        """The jobs whose receivers are to be told now, taken so that nobody else tells them meanwhile."""
+        now = time.time()
+        with self.database.begin() as connection:
+            ready = rows(connection, sa.select(JOBS).where(JOBS.c.webhook_due <= now).limit(AT_ONCE))
+            taken = []
+            for row in ready:
+                mine = JOBS.update().where(JOBS.c.id == row["id"], JOBS.c.webhook_due == row["webhook_due"])
+                if connection.execute(mine.values(webhook_due=now + LEASE)).rowcount:
+                    taken.append(row)
+        return taken
+
+    def send(self, row: Row) -> None:
+        """Tell one receiver; say when to try again if it does not hear."""
+        raw = json.dumps(self.body(row)).encode()
+        headers = {"Content-Type": "application/json"}
+        if row["webhook_secret"]:
+            headers["X-BFL-Signature"] = signature(row["webhook_secret"], raw)
+        try:
+            status = fetch.post(row["webhook_url"], raw, headers, reachable=self.reachable)
+            trouble = None if 200 <= status < 300 else f"it answers {status}"
+        except BadRequest as error:
+            trouble = str(error)
+        tries = row["webhook_tries"] + 1
+        again = trouble is not None and tries < TRIES
+        if trouble is not None:
+            log.warning("webhook of %s, try %d of %d: %s", row["id"], tries, TRIES, trouble)
+        due = time.time() + self.first * 2 ** (tries - 1) if again else None
+        with self.database.begin() as connection:
+            told = JOBS.update().where(JOBS.c.id == row["id"])
+            connection.execute(told.values(webhook_due=due, webhook_tries=tries))
+
+
+def signature(secret: str, raw: bytes) -> str:
+    """The header by which the receiver knows us."""
+    return "sha256=" + hmac.new(secret.encode(), raw, hashlib.sha256).hexdigest()

@@ -1,0 +1,278 @@
+"""Jobs: safe once they are accepted, whole or not there, the same again after a crash, gone after their time."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from PIL import Image
+
+from fluxone import provenance
+from fluxone.errors import BadFile, BadRequest, BrokenModel, CannotWrite, UnknownName
+from fluxone.geometry import Resolution
+from fluxone.request import Request
+from fluxone.serve import settings as settings_
+from fluxone.serve.database import JOBS, METADATA, connect
+from fluxone.serve.jobs import ASKED, CANCELLED, DAY, ERROR, PENDING, READY, SHOWN, Jobs, Order
+from fluxone.serve.keys import Broke, Denied, Keys, Owner, TooMany
+from fluxone.serve.line import Busy
+from fluxone.serve.policy import Policy, words
+from fluxone.serve.settings import Settings
+from fluxone.serve.store import Store
+from fluxone.serve.task import Stopped
+from fluxone.variants import MINI
+from unit.serve.fake import Fake, colour
+
+ME = Owner(id="me")
+SIZE = Resolution(height=32, width=48)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> sa.Engine:
+    engine = connect(f"sqlite:///{tmp_path / 'jobs.db'}")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def start(tmp_path: Path, database: sa.Engine) -> Callable[..., Jobs]:
+    made: list[Jobs] = []
+
+    def go(engine: Fake, policy: Policy | None = None, **told: object) -> Jobs:
+        jobs = Jobs(Settings(folder=tmp_path, **told), engine, database, Store(tmp_path), policy or Policy())
+        made.append(jobs)
+        return jobs
+
+    yield go
+    for jobs in made:
+        jobs.stop()
+
+
+def order(seed: int = 7, **fields: object) -> Order:
+    request = Request(prompt="a fox", seed=seed, resolution=SIZE, init=fields.pop("init", None)).resolve(MINI)
+    return Order(endpoint="test", model="mini", request=request, **fields)
+
+
+def settled(jobs: Jobs, job: str) -> dict:
+    if watched := jobs.live.get(job):
+        assert watched.settled.wait(10)
+    return jobs.find(job)
+
+
+def test_a_job_becomes_a_whole_file_with_its_record(start: Callable[..., Jobs], tmp_path: Path) -> None:
+    jobs = start(Fake())
+    row = settled(jobs, jobs.accept(order(), ME)["id"])
+    assert (row["status"], row["message"]) == (READY, None)
+    path = jobs.store.path(row["id"], "png")
+    assert Image.open(path).getpixel((0, 0)) == colour(7)
+    assert provenance.read(path).request.seed == 7
+    assert not list((tmp_path / "inputs").iterdir())
+
+
+def test_the_schema_is_what_the_migrations_make(database: sa.Engine) -> None:
+    with database.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+
+
+def test_what_was_accepted_is_drawn_after_a_restart(start: Callable[..., Jobs], tmp_path: Path) -> None:
+    noise = Image.effect_noise((48, 32), 90).convert("RGB")
+    before = start(Fake(held=True))
+    row = before.accept(order(seed=9, init=noise, loras=(("a.safetensors", 0.5),), priority=2), ME)
+    engine = Fake()
+    after = start(engine)
+    assert after.resume() == 1
+    assert after.resume() == 0, "what is in work is not begun again"
+    assert settled(after, row["id"])["status"] == READY
+    (task,) = engine.tasks
+    assert (task.wanted.request.seed, task.wanted.loras, task.wanted.priority) == (9, (("a.safetensors", 0.5),), 2)
+    assert (np.asarray(task.wanted.request.init) == np.asarray(noise)).all()
+    same = replace(task.wanted.request, init=None)
+    assert same == replace(order(seed=9, init=noise).request, init=None)
+
+
+def test_stopping_leaves_a_job_for_the_next_start(start: Callable[..., Jobs]) -> None:
+    engine = Fake(held=True)
+    jobs = start(engine)
+    row = jobs.accept(order(), ME)
+    engine.go(error=Stopped("the server was stopped"))
+    assert settled(jobs, row["id"])["status"] == PENDING
+
+
+@pytest.mark.parametrize(
+    ("error", "words_"), [(BrokenModel("it broke"), "it broke"), (RuntimeError("a secret"), "its log says why")]
+)
+def test_failures_are_told_and_paid_back(
+    start: Callable[..., Jobs], database: sa.Engine, error: Exception, words_: str
+) -> None:
+    engine = Fake(held=True)
+    jobs, keys = start(engine), Keys(database)
+    owner = keys.owner(keys.make("me", credits=1.5), "draw")
+    row = jobs.accept(order(), owner)
+    with pytest.raises(Broke, match="costs 1 credits"):
+        jobs.accept(order(), owner)
+    assert len(engine.tasks) == 1
+    engine.go(error=error)
+    row = settled(jobs, row["id"])
+    assert row["status"] == ERROR
+    assert words_ in row["message"]
+    jobs.accept(order(), owner)
+
+
+def test_an_order_is_taken_once(start: Callable[..., Jobs]) -> None:
+    engine = Fake()
+    jobs = start(engine)
+    first = jobs.accept(order(idempotency="k", digest="d"), ME)
+    assert jobs.accept(order(seed=8, idempotency="k", digest="d"), ME)["id"] == first["id"]
+    assert jobs.accept(order(idempotency="k", digest="d"), Owner(id="you"))["id"] != first["id"]
+    with pytest.raises(BadRequest, match="another request"):
+        jobs.accept(order(idempotency="k", digest="e"), ME)
+    assert len(engine.tasks) == 2
+
+
+def test_limits(start: Callable[..., Jobs]) -> None:
+    jobs = start(Fake(held=True), concurrent=2)
+    keyed = Owner(id="k", name="k")
+    for _ in range(2):
+        jobs.accept(order(), keyed)
+    with pytest.raises(TooMany):
+        jobs.accept(order(), keyed)
+    jobs.engine.now = replace(jobs.engine.now, waiting=256)
+    with pytest.raises(Busy):
+        jobs.accept(order(), ME)
+
+
+def test_the_policy(start: Callable[..., Jobs]) -> None:
+    engine = Fake()
+    shown = Policy(prompt=words({"FÓX": 3}).prompt, picture=lambda image, tolerance: ["Safety Filter"])
+    jobs = start(engine, shown)
+    row = jobs.accept(order(tolerance=2), ME)
+    assert row["status"] == ASKED
+    assert not engine.tasks
+    row = settled(jobs, jobs.accept(order(tolerance=3), ME)["id"])
+    assert (row["status"], row["details"]) == (SHOWN, '{"Moderation Reasons": ["Safety Filter"]}')
+    assert not jobs.store.path(row["id"], "png").exists()
+    assert words({"fox": 7}).prompt("a foxglove, a ﬁrefox", 0) == []
+    with pytest.raises(BadRequest, match="8"):
+        words({"fox": 8})
+
+
+def test_a_job_is_cancelled(start: Callable[..., Jobs]) -> None:
+    engine = Fake(held=True)
+    jobs = start(engine)
+    row = jobs.accept(order(), ME)
+    assert jobs.cancel(row["id"])
+    engine.go()
+    assert settled(jobs, row["id"])["status"] == CANCELLED
+    assert not jobs.cancel(row["id"])
+
+
+def test_a_full_disk_is_an_error_and_no_half_file(
+    start: Callable[..., Jobs], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*told: object, **more: object) -> None:
+        raise CannotWrite("the disk is full")
+
+    monkeypatch.setattr(provenance, "save", full)
+    jobs = start(Fake())
+    row = settled(jobs, jobs.accept(order(), ME)["id"])
+    assert (row["status"], row["message"]) == (ERROR, "the disk is full")
+    assert not list((tmp_path / "results").iterdir())
+
+
+def test_a_database_that_is_away_is_waited_for(
+    start: Callable[..., Jobs], database: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Fake(held=True)
+    jobs = start(engine)
+    row = jobs.accept(order(), ME)
+    find, failures = jobs.find, iter([sa.exc.OperationalError("", None, Exception("away"))])
+
+    def away(job: str) -> dict | None:
+        for error in failures:
+            raise error
+        return find(job)
+
+    monkeypatch.setattr("fluxone.serve.jobs.RETRY", 0.01)
+    monkeypatch.setattr(jobs, "find", away)
+    engine.go()
+    assert settled(jobs, row["id"])["status"] == READY
+
+
+def test_sweeping(start: Callable[..., Jobs], database: sa.Engine, tmp_path: Path) -> None:
+    jobs = start(Fake(), keep_days=2)
+    old, new = (settled(jobs, jobs.accept(order(seed), ME)["id"])["id"] for seed in (1, 2))
+    orphan = tmp_path / "results" / ".00000000-0000-0000-0000-000000000000.png.ab.part"
+    orphan.write_bytes(b"half")
+    past = time.time() - 3 * DAY
+    os.utime(orphan, (past, past))
+    with database.begin() as connection:
+        connection.execute(JOBS.update().where(JOBS.c.id == old).values(created=past))
+    jobs.sweep()
+    assert jobs.find(old) is None
+    assert [file.name for file in (tmp_path / "results").iterdir()] == [f"{new}.png"]
+
+
+def test_links(start: Callable[..., Jobs]) -> None:
+    jobs = start(Fake())
+    row = settled(jobs, jobs.accept(order(), ME)["id"])
+    path, _, query = jobs.store.link(row["id"], "png", 60).partition("?")
+    until, signature = (part.partition("=")[2] for part in query.split("&"))
+    name = path.rpartition("/")[2]
+    assert jobs.store.linked(name, int(until), signature) == jobs.store.path(row["id"], "png")
+    assert jobs.store.linked(name, int(until) + 1, signature) is None
+    assert jobs.store.linked(name, int(until), signature[:-1] + "ü") is None
+    past = int(time.time()) - 1
+    assert jobs.store.linked(name, past, jobs.store.signature(name, past)) is None
+    out = "../secret"
+    assert jobs.store.linked(out, int(until), jobs.store.signature(out, int(until))) is None
+
+
+def test_keys(database: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = Keys(database)
+    assert keys.owner("anything", "draw").id != keys.owner(None, "draw").id, "an open server tells callers apart"
+    token = keys.make("me", scopes=("draw",), per_minute=2)
+    assert keys.owner(token, "draw").name == "me"
+    with database.connect() as connection:
+        assert token not in str(connection.execute(sa.text("select * from keys")).all())
+    for wrong, scope, status in ((None, "draw", 401), ("fx-nonsense", "draw", 403), (token, "metrics", 403)):
+        with pytest.raises(Denied) as caught:
+            keys.owner(wrong, scope)
+        assert caught.value.status == status
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    owner = keys.owner(token, "draw")
+    keys.count(owner)
+    keys.count(owner)
+    with pytest.raises(TooMany) as limited:
+        keys.count(owner)
+    assert limited.value.retry_after == 31
+    monkeypatch.setattr(time, "monotonic", lambda: now + 31)
+    keys.count(owner)
+    with pytest.raises(BadRequest, match="'me'"):
+        keys.make("me")
+    with pytest.raises(BadRequest, match="'all'"):
+        keys.make("you", scopes=("all",))
+    keys.drop("me")
+    with pytest.raises(UnknownName):
+        keys.drop("me")
+    assert not keys.any()
+
+
+def test_settings_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text('models = ["mini", "dev"]\nfolder = "state"\nkeep_days = 1\n[endpoints]\nflux-pro = "dev"\n')
+    told = settings_.read(file)
+    assert (told.models, told.folder, told.endpoints) == (("mini", "dev"), tmp_path / "state", {"flux-pro": "dev"})
+    wrong = (("prot = 1", UnknownName), ("port = 'x'", BadRequest), ("port", BadFile), ("port = true", BadRequest))
+    for text, error in wrong:
+        file.write_text(text)
+        with pytest.raises(error):
+            settings_.read(file)
