@@ -22,10 +22,12 @@ from fluxone.adapting import Adapting
 from fluxone.assembly import assemble, best_device
 from fluxone.call import Call, Prompts, StepEnd
 from fluxone.errors import BadRequest, pick
+from fluxone.guiding import Guiding
 from fluxone.pipeline import TILE, Pipeline
 from fluxone.pixels import Picture
 from fluxone.recipe import DTYPES, Recipe
 from fluxone.sampling.noise import Source
+from fluxone.steered import Each, Embeds, One
 from fluxone.weights.load import Bundle
 
 Images = list[Image] | np.ndarray | Tensor
@@ -38,7 +40,7 @@ class FluxPipelineOutput:
     images: Images
 
 
-class FluxPipeline(Adapting):
+class FluxPipeline(Adapting, Guiding):
     """Text to image, and with pictures whatever the model can do with them.
 
     Attributes:
@@ -64,6 +66,7 @@ class FluxPipeline(Adapting):
         vae: str | None = None,
         text_encoder: str | None = None,
         text_encoder_2: str | None = None,
+        controlnet: str | Sequence[str] | None = None,
         token: str | None = None,
         compat: str | None = None,
     ) -> FluxPipeline:
@@ -74,6 +77,7 @@ class FluxPipeline(Adapting):
             device: where it runs; None picks the best there is. Parts go there when they are first needed.
             variant: name of the row whose defaults apply, where the files cannot tell.
             vae, text_encoder, text_encoder_2: files or folders of parts that the source lacks.
+            controlnet: ControlNets to load with it; see `load_controlnet`.
             token: hub access token; None is the one that `hf auth login` stored.
             compat: whose rounding and padding to follow: exact, bfl, diffusers or comfy.
 
@@ -92,6 +96,7 @@ class FluxPipeline(Adapting):
             vae=_path(vae),
             text_encoder=_path(text_encoder),
             text_encoder_2=_path(text_encoder_2),
+            controlnets=() if controlnet is None else (controlnet,) if isinstance(controlnet, str) else (*controlnet,),
             token=token,
         )
         return cls(assemble(str(source), recipe, variant=variant))
@@ -119,7 +124,15 @@ class FluxPipeline(Adapting):
         image: Picture | Sequence[Picture] | None = None,
         strength: float | None = None,
         mask_image: Picture | Sequence[Picture] | None = None,
-        control_image: Picture | Sequence[Picture] | None = None,
+        control_image: One | Sequence[One] | None = None,
+        controlnet_conditioning_scale: Each | None = None,
+        control_guidance_start: Each = 0.0,
+        control_guidance_end: Each = 1.0,
+        control_mode: int | str | Sequence[int | str | None] | None = None,
+        ip_adapter_image: One | Sequence[One] | None = None,
+        ip_adapter_image_embeds: Embeds = None,
+        negative_ip_adapter_image: One | Sequence[One] | None = None,
+        negative_ip_adapter_image_embeds: Embeds = None,
         reference_images: Sequence[Picture] | None = None,
         reference_layout: str = "offset",
         image_prompts: object = None,
@@ -152,7 +165,11 @@ class FluxPipeline(Adapting):
                 references (Kontext) the image is one, unless it has a mask.
             mask_image: white where `image` is repainted: by the network where it takes masks (Fill), else by
                 putting the rest back after each step.
-            control_image: edges or depths to follow, for a model that takes them.
+            control_image: edges or depths to follow, for a model that takes them, or for its ControlNets: one each.
+            controlnet_conditioning_scale, control_guidance_start, control_guidance_end, control_mode: how strongly
+                ControlNets work, between which shares of the steps, and what their pictures show (Union).
+            ip_adapter_image, negative_ip_adapter_image: what IP-Adapters look at, one picture or list each; black
+                on the negative side if not given. With `_embeds`: the pictures' vectors.
             reference_images, reference_layout: more references, each for all pictures, and how they are placed:
                 `offset`, `index` or `stitched`.
             auto_resize: whether references are brought to the sizes that the model was trained on.

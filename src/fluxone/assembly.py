@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from fluxone.errors import BadRequest, pick
+from fluxone.guiding import furnish
 from fluxone.lora.adapters import Strength, read_scale
 from fluxone.lora.load import load_lora
 from fluxone.nn.attention import ATTENTION
@@ -54,6 +55,7 @@ def assemble(source: Variant | str, recipe: Recipe | None = None, *, variant: st
         name = Path(place).stem if Path(place).stem not in pipeline.adapters.loaded else place
         pipeline.adapters.load(load_lora(place, token=recipe.token if "civitai" not in place else None), name)
         pipeline.adapters.use({**pipeline.adapters.active, name: Strength(scale=scale)})
+    furnish(pipeline, recipe)
     return pipeline
 
 

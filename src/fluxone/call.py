@@ -6,7 +6,7 @@ prompts or embeddings -> Text;  height, width, steps, ... -> Request;  seed, gen
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor
@@ -24,6 +24,7 @@ from fluxone.request import Request, check_pictures
 from fluxone.sampling.noise import Source, gaussian, generators
 from fluxone.sampling.profiles import concrete
 from fluxone.sampling.schedule import Shift, given, remaining
+from fluxone.steered import Each, Embeds, One, Steers
 from fluxone.text.encode import Text
 from fluxone.variants import Kind
 
@@ -59,7 +60,15 @@ class Call:
     image: Pictured
     strength: float | None
     mask_image: Pictured
-    control_image: Pictured
+    control_image: Pictured | Sequence[Sequence[px.Picture]]
+    controlnet_conditioning_scale: Each | None
+    control_guidance_start: Each
+    control_guidance_end: Each
+    control_mode: int | str | Sequence[int | str | None] | None
+    ip_adapter_image: One | Sequence[One] | None
+    ip_adapter_image_embeds: Embeds
+    negative_ip_adapter_image: One | Sequence[One] | None
+    negative_ip_adapter_image_embeds: Embeds
     reference_images: Sequence[px.Picture] | None
     reference_layout: str
     image_prompts: object
@@ -115,6 +124,7 @@ class Call:
         # Who gives a generator gets diffusers' samples of the posterior, in its order; others get the mean.
         posterior = self.generator is not None or pipeline.profile.posterior
         studio = pipeline.studio(batch, sources, posterior=posterior)
+        steer = self._steers().steer(pipeline.steering, size_of(request), studio, self.num_images_per_prompt)
         pictures = self._pictures(pipeline, request, batch)
         extra = extra_of(pipeline.variant, pictures, studio, early=True)
         blended = pictures.mask is not None and Kind.FILL not in pipeline.variant.takes
@@ -138,7 +148,19 @@ class Call:
             draw=noise,
             extra=extra,
             keep=None if picture is None else keep_of(pipeline.variant, pictures, picture, drawn, studio, soft=False),
+            steer=steer,
         )
+
+    def _steers(self) -> Steers:
+        return Steers(**{field.name: getattr(self, field.name) for field in fields(Steers)})
+
+    def _control(self, pipeline: Pipeline) -> Pictured:
+        """The picture of edges or depths, where it is not the ControlNets'."""
+        if not pipeline.steering.controlnets:
+            return self.control_image  # type: ignore[return-value]
+        if Kind.CONTROL in pipeline.variant.takes:
+            raise BadRequest("the model takes a control picture, and so do its ControlNets", hint="unload one of them")
+        return None
 
     def _request(self, pipeline: Pipeline) -> Request:
         size = pipeline.variant.size
@@ -160,7 +182,7 @@ class Call:
         given: dict[str, object] = {
             "init": self._init(pipeline),
             "mask": self.mask_image,
-            "control": self.control_image,
+            "control": self._control(pipeline),
             "references": self._references(pipeline) or None,
         }
         check_pictures(pipeline.variant, frozenset(name for name, value in given.items() if value is not None))
@@ -183,11 +205,11 @@ class Call:
 
     def _pictures(self, pipeline: Pipeline, request: Request, batch: int) -> Pictures:
         canvas, init = size_of(request), self._init(pipeline)
-        mask, control = None, None
+        mask, control, given = None, None, self._control(pipeline)
         if self.mask_image is not None:
             mask = (px.masks(self.mask_image, canvas) >= 0.5).float()
-        if self.control_image is not None:
-            control = px.from_images(self.control_image, canvas)
+        if given is not None:
+            control = px.from_images(given, canvas)
             each = batch if len(control) == 1 else self.num_images_per_prompt
             control = control.repeat_interleave(each, dim=0)
         references = []

@@ -14,6 +14,7 @@ from fluxone.errors import BadRequest
 from fluxone.nn.tokens import pack
 from fluxone.sampling.noise import Draw
 from fluxone.sampling.samplers import State
+from fluxone.steering.steer import Steer
 from fluxone.text.encode import Text
 
 
@@ -28,6 +29,7 @@ class Job:
         draw: fresh noise of the shape of `x`, for samplers that want it.
         extra: what the network is given besides.
         keep: what is put back after each step, where a mask leaves a part of a picture as it is.
+        steer: what ControlNets and IP-Adapters look at.
     """
 
     text: Text
@@ -42,6 +44,7 @@ class Job:
     draw: Draw
     extra: Extra = field(default_factory=Extra)
     keep: Keep | None = None
+    steer: Steer = field(default_factory=Steer)
 
 
 def join(texts: Sequence[Text]) -> Text:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,8 +25,7 @@ from fluxone import pixels as px
 from fluxone.conditions import extra_of, keep_of
 from fluxone.conditions.condition import Extra, Studio
 from fluxone.conditions.expand import unfolded
-from fluxone.conditions.given import framed, pictures_of
-from fluxone.conditions.paste import changed, paste
+from fluxone.conditions.given import finished, pictures_of
 from fluxone.errors import BadRequest, BrokenModel, pick
 from fluxone.geometry import Resolution
 from fluxone.job import Job
@@ -37,11 +37,12 @@ from fluxone.offload import Offload
 from fluxone.prompts import Texts, each, encoded
 from fluxone.recipe import Recipe
 from fluxone.request import MAX_SEED, Request, Result, check_pictures, given_by
-from fluxone.sampling.guidance import Bound, bind, tabulate, true_guidance, velocity
+from fluxone.sampling.guidance import Bound, bind, tabulate, true_guidance
 from fluxone.sampling.noise import Source, gaussian, generators
 from fluxone.sampling.profiles import PROFILES, concrete
 from fluxone.sampling.samplers import SAMPLERS, State, Step, Velocity, visited
 from fluxone.sampling.schedule import SCHEDULES, Shift, remaining
+from fluxone.steering import Steering
 from fluxone.text.encode import Text, TextEncoders
 from fluxone.weights.identify import condition
 from fluxone.weights.keymap import CLIP, T5, TRANSFORMER
@@ -64,11 +65,11 @@ class Pipeline:
         token: width and height of a token, px.
         dtype: of the transformer.
         adapters: LoRA and its relatives, loaded and working.
+        steering: ControlNets and IP-Adapters.
     """
 
     def __init__(self, bundle: Bundle, recipe: Recipe, text: TextEncoders | None, on_device: Offload) -> None:
-        self.bundle = bundle
-        self.recipe = recipe
+        self.bundle, self.recipe = bundle, recipe
         self.variant = bundle.variant
         self.transformer = bundle.transformer
         self.autoencoder = bundle.autoencoder
@@ -87,6 +88,7 @@ class Pipeline:
             dtype=self.dtype,
             changed=self._adapted,
         )
+        self.steering = Steering(self.transformer, self.dtype, on_device, self.using)
 
     def __call__(self, request: Request, *, on_step: Callable[[Step], None] | None = None, batch: int = 1) -> Result:
         """Make the pictures of a request.
@@ -174,6 +176,7 @@ class Pipeline:
         if posterior:
             pictures = pictures.repeated(count)  # each picture of a batch has a sample of its own
         studio = self.studio(count, sources, posterior=posterior)
+        steer = self.steering.of(request, pictures.hints, studio)
         extra = extra_of(self.variant, pictures, studio, early=True)
         picture = None if pictures.init is None else pack(studio.encode(pictures.init))
         drawn = x = noise()
@@ -194,30 +197,19 @@ class Pipeline:
             draw=noise,
             extra=extra,
             keep=None if picture is None else keep_of(self.variant, pictures, picture, drawn, studio, soft=True),
+            steer=steer,
         )
 
     def studio(self, batch: int, sources: Source, *, posterior: bool) -> Studio:
         """What conditions of a batch are made with."""
-
-        def sample(pixels: px.Pixels) -> Tensor:
-            return self.encode_pixels(pixels, sources, posterior=posterior)
-
-        def mean(pixels: px.Pixels) -> Tensor:
-            return self.encode_pixels(pixels, None, posterior=False)
-
+        sample = partial(self.encode_pixels, sources=sources, posterior=posterior)
+        mean = partial(self.encode_pixels, sources=None, posterior=False)
         shape = self.autoencoder.shape
         return Studio(sample=sample, mean=mean, batch=batch, factor=shape.factor, channels=shape.latent)
 
     def finish(self, image: Image, request: Request) -> Image:
         """What was drawn as the person gets it: in the frame of the given picture, pasted into it if asked."""
-        request = unfolded(request)
-        image = framed(image, request, self.token)
-        whole = request.init or next(iter(request.references), None)
-        if request.paste is None or whole is None:
-            return image
-        whole = whole.convert("RGB") if whole.size == image.size else whole.convert("RGB").resize(image.size)
-        mask = request.mask or changed(image, whole, request.paste)
-        return paste(image, whole, mask, request.paste)
+        return finished(image, unfolded(request), self.token)
 
     def sigmas(self, request: Request) -> list[float]:
         """The noise levels of a resolved request, ending in 0: its own, or its schedule's."""
@@ -267,9 +259,9 @@ class Pipeline:
         Raises:
             BrokenModel: a step is not finite.
         """
-        bounds = self.bind(job)
-        with self.using("transformer"):
-            yield from self.stride(job, [velocity(self.transformer, bound.inputs, bound.tables) for bound in bounds])
+        bounds, rounding = self.bind(job), self.profile.rounding(self.dtype)
+        with self.using("transformer"), self.steering.at(job, bounds, rounding) as velocities:
+            yield from self.stride(job, velocities)
 
     def bind(self, job: Job) -> list[Bound]:
         """What the network is given during a walk, its modulation computed: with the prompt, then with the negative.
@@ -324,7 +316,7 @@ class Pipeline:
     @property
     def hashes(self) -> dict[str, str]:
         """Fingerprints of all that draws: the model's parts, and the adapters that work."""
-        return {**self.bundle.hashes, **self.adapters.hashes}
+        return {**self.bundle.hashes, **self.adapters.hashes, **self.steering.hashes}
 
     def forget(self) -> None:
         """Drop what was learnt about the weights, encoded prompts above all; for when they have changed."""

@@ -32,7 +32,9 @@ COMMENT = b"UNICODE\x00"  # EXIF's mark of a UserComment in UTF-16
 EXIF_LIMIT = 65_000  # bytes: one JPEG segment holds 65,533
 SECRET = {"token"}  # fields of the recipe that never leave the machine
 SINGLE = ("init", "mask", "control")  # fields that hold one picture
-PLACES = {"vae", "text_encoder", "text_encoder_2"}  # fields that name files on this machine
+SEVERAL = ("references", "hints", "looks")  # fields that hold several
+BESIDE = ("adapters", "controlnets", "ip_adapters")  # fields that name files as `FILE:SCALE`
+PLACES = {"vae", "text_encoder", "text_encoder_2", "image_encoder"}  # fields that name files on this machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,7 @@ class Record:
     Attributes:
         request: one picture's: count 1 and its own seed, everything resolved.
         init, mask, control: fingerprints of the pictures that it was made from, or None.
-        references: their fingerprints.
+        references, hints, looks: their fingerprints.
         hashes: part of the model -> hash of its weights.
         recipe: the fields that are not machine or secret.
     """
@@ -53,6 +55,8 @@ class Record:
     mask: str | None = None
     control: str | None = None
     references: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
+    looks: tuple[str, ...] = ()
     source: str = ""
     hashes: dict[str, str] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -67,14 +71,15 @@ def record(request: Request, *, model: str, source: str, hashes: Mapping[str, st
         raise BadRequest("the request's choices are not drawn", hint="record what `prompts.settled` makes of it")
     given = {name: getattr(request, name) for name in SINGLE}
     prints: dict[str, Any] = {name: None if image is None else fingerprint(image) for name, image in given.items()}
+    prints |= {name: tuple(fingerprint(image) for image in getattr(request, name)) for name in SEVERAL}
     kept = {name: value for name, value in asdict(recipe).items() if name not in SECRET | PLACES}
-    if adapters := kept.pop("adapters"):
-        kept["adapters"] = [_without_folder(text) for text in adapters]
+    for name in BESIDE:
+        if files := kept.pop(name):
+            kept[name] = [_without_folder(text) for text in files]
     return Record(
-        request=replace(request, init=None, mask=None, control=None, references=()),
+        request=replace(request, init=None, mask=None, control=None, references=(), hints=(), looks=()),
         model=model,
         **prints,
-        references=tuple(fingerprint(image) for image in request.references),
         source=source,
         hashes=dict(hashes),
         recipe=kept,
@@ -122,17 +127,18 @@ def from_json(text: str) -> Record:
         whole = json.loads(text)
         known = {item.name for item in fields(Request)} - set(PICTURES)
         wanted = {name: value for name, value in whole["request"].items() if name in known}
-        for name in ("sigmas", "cfg_interval", "expand"):
+        for name in ("sigmas", "cfg_interval", "expand", "hint_scales", "hint_modes", "hint_range"):
             if name in wanted:
                 wanted[name] = tuple(wanted[name])
         for name in ("resolution", "frame"):
             if name in wanted:
                 wanted[name] = Resolution.parse(wanted[name])
+        given: dict[str, Any] = {name: whole.get(name) for name in SINGLE}
+        given |= {name: tuple(whole.get(name, ())) for name in SEVERAL}
         return Record(
             request=Request(**wanted),
             model=str(whole["model"]),
-            **{name: whole.get(name) for name in SINGLE},
-            references=tuple(whole.get("references", ())),
+            **given,
             source=str(whole.get("source", "")),
             hashes=dict(whole.get("hashes", {})),
             recipe=dict(whole.get("recipe", {})),
@@ -190,6 +196,8 @@ def request_of(
     mask: Image.Image | None = None,
     control: Image.Image | None = None,
     references: Sequence[Image.Image] = (),
+    hints: Sequence[Image.Image] = (),
+    looks: Sequence[Image.Image] = (),
 ) -> Request:
     """The request that made a picture.
 
@@ -197,17 +205,20 @@ def request_of(
         BadFile: see `read`; or the picture was made from others, and one of them is missing or not that one.
     """
     entry = read(path)
-    single = {"init": init, "mask": mask, "control": control}
+    single: dict[str, Any] = {"init": init, "mask": mask, "control": control}
     for name, image in single.items():
         _same(path, name, getattr(entry, name), image)
-    if len(entry.references) != len(references):
-        raise BadFile(
-            f"{path} was made from {len(entry.references)} references, {len(references)} are given",
-            hint="give them all, in their order",
-        )
-    for print_, image in zip(entry.references, references, strict=True):
-        _same(path, "reference", print_, image)
-    return replace(entry.request, init=init, mask=mask, control=control, references=tuple(references))
+    several: dict[str, Any] = {"references": tuple(references), "hints": tuple(hints), "looks": tuple(looks)}
+    for name, images in several.items():
+        prints: tuple[str, ...] = getattr(entry, name)
+        if len(prints) != len(images):
+            raise BadFile(
+                f"{path} was made from {len(prints)} {name}, {len(images)} are given",
+                hint="give them all, in their order",
+            )
+        for print_, image in zip(prints, images, strict=True):
+            _same(path, name, print_, image)
+    return replace(entry.request, **single, **several)
 
 
 def _same(path: str | Path, name: str, wanted: str | None, image: Image.Image | None) -> None:

@@ -30,6 +30,8 @@ class Recipe:
         offload: row of `OFFLOADS`.
         compat: row of `COMPATS`: whose rounding and padding to follow.
         adapters: LoRAs and their relatives as `FILE` or `FILE:SCALE`; a hub id or `civitai:VERSION` serves as FILE.
+        controlnets, ip_adapters: networks beside the transformer as `FILE` or `FILE:SCALE`; calls give them pictures.
+        image_encoder: of the IP-Adapters' pictures; None looks for it near their files.
         tiled: decode and encode pictures in tiles: less memory, same picture up to rounding.
         vae, text_encoder, text_encoder_2: files or folders of parts that the model's own lacks.
         token: hub access token; None is the one that `hf auth login` stored.
@@ -42,6 +44,9 @@ class Recipe:
     attention: str = "sdpa"
     compile: bool = False
     adapters: tuple[str, ...] = ()
+    controlnets: tuple[str, ...] = ()
+    ip_adapters: tuple[str, ...] = ()
+    image_encoder: str | None = None
     tiled: bool = False
     vae: str | None = None
     text_encoder: str | None = None

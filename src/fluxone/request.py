@@ -36,7 +36,9 @@ EMPHASES = {
     "on": "every bracket weighs words",
     "off": "brackets are characters like others",
 }
-PICTURES = ("init", "mask", "control", "references")  # fields that hold pictures
+# What Union ControlNets call the kinds of pictures that they know. Source: InstantX/FLUX.1-dev-Controlnet-Union.
+MODES = {"canny": 0, "tile": 1, "depth": 2, "blur": 3, "pose": 4, "gray": 5, "lq": 6}
+PICTURES = ("init", "mask", "control", "references", "hints", "looks")  # fields that hold pictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,11 @@ class Request:
         mask: white where `init` is repainted, grey where it is in part.
         control: the edges or depths to follow; with a `detector` the picture that they are found in.
         references: pictures to look at (Kontext), placed by `layout`, a row of `LAYOUTS`.
+        hints: pictures for the ControlNets that are loaded, one each (several for a single one).
+        hint_scales: how strongly each works; empty: as they were loaded.
+        hint_modes: what each shows, a row of `MODES`, for ControlNets that know several kinds; empty: nothing said.
+        hint_range: shares of the steps (0 = noise, 1 = picture) between which ControlNets work.
+        looks: pictures for the IP-Adapters that are loaded, one each (several for a single one).
         auto_resize: whether references are brought to the sizes that the variant was trained on.
         frame: size of the finished picture, where that is the given picture's own: what is drawn is cut and scaled
             to it. Filled in when no resolution is asked for.
@@ -91,6 +98,11 @@ class Request:
     detector: str | None = None
     references: tuple[Image, ...] = field(default=(), repr=False)
     layout: str = "offset"
+    hints: tuple[Image, ...] = field(default=(), repr=False)
+    hint_scales: tuple[float, ...] = ()
+    hint_modes: tuple[str, ...] = ()
+    hint_range: tuple[float, float] = (0.0, 1.0)
+    looks: tuple[Image, ...] = field(default=(), repr=False)
     auto_resize: bool = True
     frame: Resolution | None = None
     expand: tuple[int, int, int, int] | None = None
@@ -124,9 +136,13 @@ class Request:
             raise BadRequest(f"{len(self.references)} references are given", hint=f"give at most {MAX_REFERENCES}")
         if self.text_tokens is not None:
             _within("text tokens", self.text_tokens, 1, 512, whole=True)
-        start, end = self.cfg_interval
-        if not 0 <= start <= end <= 1:
-            raise BadRequest(f"cfg interval is {start} to {end}", hint="use two rising shares between 0 and 1")
+        for name, (start, end) in (("cfg interval", self.cfg_interval), ("range of hints", self.hint_range)):
+            if not 0 <= start <= end <= 1:
+                raise BadRequest(f"{name} is {start} to {end}", hint="use two rising shares between 0 and 1")
+        for scale in self.hint_scales:
+            _within("scale of a hint", scale, -100, 100)
+        for mode in self.hint_modes:
+            pick(MODES, mode, "control mode")
         if self.sigmas is not None:
             _check_sigmas(self.sigmas)
 
@@ -148,12 +164,14 @@ class Request:
         """The size that is drawn, and that of the finished picture where it is a given picture's own."""
         if self.resolution is not None:
             return self.resolution, self.frame
-        given = self.init or self.control or next(iter(self.references), None)
+        given = self.init or self.control or next(iter((*self.references, *self.hints)), None)
         if given is None:
             return Resolution(height=variant.size, width=variant.size), None
         left, right, top, bottom = self.expand or (0, 0, 0, 0)
         own = Resolution(height=given.height + top + bottom, width=given.width + left + right)
         if self.init is not None and self.mask is None and self.expand is None:
+            return Resolution.from_aspect(f"{own.width}:{own.height}", variant.size**2), None
+        if self.init is None and self.control is None and not self.references:
             return Resolution.from_aspect(f"{own.width}:{own.height}", variant.size**2), None
         if self.init is None and self.control is None:
             if self.auto_resize:

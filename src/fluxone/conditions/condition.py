@@ -24,6 +24,7 @@ class Pictures:
         control: edges or depths, as a picture.
         references: one batch a reference; their sizes differ.
         layout: row of `LAYOUTS`.
+        hints: for ControlNets, one batch each.
     """
 
     init: Pixels | None = None
@@ -31,12 +32,13 @@ class Pictures:
     control: Pixels | None = None
     references: tuple[Pixels, ...] = ()
     layout: str = "offset"
-
+    hints: tuple[Pixels, ...] = ()
 
     def repeated(self, times: int) -> Pictures:
         """The same with every picture to encode so many times; references are only ever encoded to their mean."""
         init, control = (None if p is None else p.repeat(times, 1, 1, 1) for p in (self.init, self.control))
-        return replace(self, init=init, control=control)
+        hints = tuple(hint.repeat(times, 1, 1, 1) for hint in self.hints)
+        return replace(self, init=init, control=control, hints=hints)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 from fluxone import pixels as px
 from fluxone.conditions.condition import Pictures
 from fluxone.conditions.control import DETECTORS
+from fluxone.conditions.paste import changed, paste
 from fluxone.conditions.reference import joined, size_for
 from fluxone.errors import pick
 from fluxone.geometry import Resolution
@@ -47,6 +48,7 @@ def pictures_of(request: Request, *, size: int, token: int) -> Pictures:
         control=None if control is None else _framed(px.from_images, control, canvas, frame, token),
         references=joined(references, request.layout, size, token, request.auto_resize),
         layout=request.layout,
+        hints=tuple(_framed(px.from_images, hint, canvas, frame, token) for hint in request.hints),
     )
 
 
@@ -58,6 +60,17 @@ def framed(image: Image.Image, request: Request, token: int) -> Image.Image:
     cut = image.crop((left, top, left + width, top + height))
     size = (request.frame.width, request.frame.height)
     return cut if cut.size == size else cut.resize(size, Image.Resampling.LANCZOS)
+
+
+def finished(image: Image.Image, request: Request, token: int) -> Image.Image:
+    """What was drawn, in the request's frame, and pasted into the given picture where that is asked."""
+    image = framed(image, request, token)
+    whole = request.init or next(iter(request.references), None)
+    if request.paste is None or whole is None:
+        return image
+    whole = whole.convert("RGB") if whole.size == image.size else whole.convert("RGB").resize(image.size)
+    mask = request.mask or changed(image, whole, request.paste)
+    return paste(image, whole, mask, request.paste)
 
 
 def _reference(picture: Image.Image, request: Request, *, framed: bool, size: int, token: int) -> px.Pixels:

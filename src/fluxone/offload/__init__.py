@@ -44,7 +44,7 @@ class Offload:
         streamed: Collection[str] = (),
     ) -> None:
         self.parts = {name: list(modules) for name, modules in parts.items()}
-        self.streamed = frozenset(streamed)
+        self.streamed = set(streamed)
         self.device = exactly(device)
         self.mode = mode
         self.moves = dict.fromkeys(self.parts, 0)
@@ -55,6 +55,20 @@ class Offload:
         """A context in which the part `name` can compute on the device."""
         pick(self.parts, name, "part of the model")
         return self._mode(self, name)
+
+    def add(self, name: str, modules: Sequence[nn.Module], *, streamed: bool) -> None:
+        """Take in a part that came later; it lives by the same mode as the others."""
+        assert name not in self.parts, f"there is a part {name} already"
+        self.parts[name], self.moves[name] = list(modules), 0
+        self._named |= set(modules)
+        if streamed:
+            self.streamed.add(name)
+
+    def drop(self, name: str) -> None:
+        """Forget a part; whoever still has its modules finds them where they are."""
+        self._named -= set(self.parts.pop(name))
+        del self.moves[name]
+        self.streamed.discard(name)
 
     def change(self, mode: str, device: torch.device) -> None:
         """Go over to another mode or device; every part goes home first."""

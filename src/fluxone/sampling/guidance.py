@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fluxone.nn import tokens
+from fluxone.nn.controlnet import ControlNet
 from fluxone.nn.inputs import Inputs
 from fluxone.nn.rope import Rotation, rotation
 from fluxone.nn.transformer import Flux, Modulation
@@ -60,7 +61,9 @@ class Tables:
 
 
 @torch.inference_mode()
-def tabulate(model: Flux, inputs: Inputs, sigmas: Sequence[float], *, rounding: Rounding = EXACT) -> Tables:
+def tabulate(
+    model: Flux | ControlNet, inputs: Inputs, sigmas: Sequence[float], *, rounding: Rounding = EXACT
+) -> Tables:
     """Compute the modulation at all `sigmas` in one batched pass."""
     batch, levels = inputs.txt.shape[0], len(sigmas)
     times = rounding.time(torch.tensor(sigmas, dtype=torch.float32, device=inputs.txt.device))

@@ -1,0 +1,155 @@
+"""ControlNets, IP-Adapters and own words of the Python door, in diffusers' names where it has them; and a recipe's.
+
+They do nothing until a call gives them pictures or words, and leave nothing behind when they are unloaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fluxone.errors import BadRequest
+from fluxone.lora.adapters import read_scale
+from fluxone.lora.fetch import fetch
+from fluxone.pipeline import Pipeline
+from fluxone.recipe import Recipe
+
+Source = str | Path
+Scale = float | Sequence[float] | Sequence[Sequence[float]]
+
+
+class Guiding:
+    """What `FluxPipeline` can do with networks beside its own.
+
+    Attributes:
+        pipeline: whose they are.
+    """
+
+    pipeline: Pipeline
+
+    def load_controlnet(
+        self,
+        source: Source,
+        *,
+        adapter_name: str | None = None,
+        weight_name: str | None = None,
+        scale: float = 1.0,
+        token: str | None = None,
+    ) -> None:
+        """Load a ControlNet: calls then need a `control_image` for it.
+
+        Args:
+            source: a file or folder in diffusers' or XLabs' layout, or a hub id.
+            adapter_name: to call it by; None is the file's or folder's name.
+            weight_name: the file in the folder or repository.
+            scale: where a call gives no `controlnet_conditioning_scale`.
+
+        Raises:
+            BadFile, HubError: it is not there.
+            BadWeights: it is something else, or made for another network.
+        """
+        place = place_of(f"{source}/{weight_name}" if weight_name else source, token)
+        self.pipeline.steering.load_controlnet(place, adapter_name or name_of(place), scale)
+
+    def get_list_controlnets(self) -> list[str]:
+        """The names of the loaded ControlNets, in the order in which calls give pictures for them."""
+        return list(self.pipeline.steering.controlnets)
+
+    def unload_controlnet(self, adapter_name: str | None = None) -> None:
+        """Forget a ControlNet, or all."""
+        for name in self.get_list_controlnets() if adapter_name is None else [adapter_name]:
+            self.pipeline.steering.drop("controlnet", name)
+
+    def load_ip_adapter(
+        self,
+        source: Source | Sequence[Source],
+        weight_name: str | Sequence[str] | None = None,
+        subfolder: str = "",
+        image_encoder_pretrained_model_name_or_path: Source | None = None,
+        *,
+        adapter_name: str | None = None,
+        token: str | None = None,
+    ) -> None:
+        """Load one IP-Adapter or several, in XLabs' or InstantX's layout; calls then take `ip_adapter_image`.
+
+        Args:
+            source: a file, a folder, or a hub id; or a list of them.
+            weight_name: the file in the folder or repository; or one for each.
+            image_encoder_pretrained_model_name_or_path: CLIP's picture encoder; None looks for `image_encoder/` or
+                `clip_vision/` near the file.
+            adapter_name: of a single one; None is the file's name.
+
+        Raises:
+            BadFile, HubError: it is not there.
+            BadWeights: it is something else, or made for another network.
+        """
+        sources = [source] if isinstance(source, str | Path) else list(source)
+        files = [weight_name] if weight_name is None or isinstance(weight_name, str) else list(weight_name)
+        sources, files = (sources * len(files) if len(sources) == 1 else sources), files * (len(sources) // len(files))
+        if len(files) != len(sources):
+            raise BadRequest(f"{len(files)} files of {len(sources)} IP-Adapters", hint="give as many")
+        encoder = image_encoder_pretrained_model_name_or_path
+        encoder = None if encoder is None else place_of(encoder, token)
+        for one, file in zip(sources, files, strict=True):
+            place = place_of("/".join(str(word) for word in (one, subfolder, file) if word), token)
+            self.pipeline.steering.load_adapter(place, adapter_name or name_of(place), encoder=encoder)
+
+    def set_ip_adapter_scale(self, scale: Scale) -> None:
+        """Set how strongly IP-Adapters work: a number for all; of a single one a number a block; else a list with
+        either for each.
+
+        Raises:
+            BadRequest: there are as many adapters, or blocks, as not.
+        """
+        steering = self.pipeline.steering
+        names = list(steering.adapters)
+        each: list[float | Sequence[float]] = [scale] * len(names) if isinstance(scale, float | int) else list(scale)
+        if len(names) == 1 and not isinstance(scale, float | int) and all(isinstance(x, float | int) for x in each):
+            each = [tuple(each)] if len(each) > 1 else each  # type: ignore[arg-type]
+        if len(each) != len(names):
+            raise BadRequest(f"{len(each)} scales for {len(names)} IP-Adapters", hint="give one, or as many")
+        for name, own in zip(names, each, strict=True):
+            steering.scale_adapter(name, float(own) if isinstance(own, float | int) else tuple(map(float, own)))
+
+    def unload_ip_adapter(self) -> None:
+        """Forget all IP-Adapters and their picture encoders."""
+        for name in list(self.pipeline.steering.adapters):
+            self.pipeline.steering.drop("ip-adapter", name)
+
+
+def furnish(pipeline: Pipeline, recipe: Recipe) -> None:
+    """Load what a recipe has beside the model.
+
+    Raises:
+        UserError: it is not there, cannot be read, or does not fit.
+    """
+    steering = pipeline.steering
+    for text in recipe.controlnets:
+        source, scale = read_scale(text)
+        place = place_of(source, recipe.token)
+        steering.load_controlnet(place, _free(name_of(place), steering.controlnets), scale)
+    encoder = None if recipe.image_encoder is None else place_of(recipe.image_encoder, recipe.token)
+    for text in recipe.ip_adapters:
+        source, scale = read_scale(text)
+        place = place_of(source, recipe.token)
+        steering.load_adapter(place, _free(name_of(place), steering.adapters), scale=scale, encoder=encoder)
+
+
+def place_of(source: Source, token: str | None = None) -> Path:
+    """The file or folder itself; what is remote is downloaded.
+
+    Raises:
+        BadFile, HubError: it is not there.
+    """
+    path = Path(source).expanduser()
+    return path if path.exists() else fetch(str(source), token=token)
+
+
+def name_of(place: Path) -> str:
+    """What a network is called by: the name of its folder, or of its file without the ending."""
+    return place.name if place.is_dir() else place.stem
+
+
+def _free(name: str, taken: object) -> str:
+    assert isinstance(taken, dict)
+    return next(word for word in (name, *(f"{name}-{n}" for n in range(2, 1000))) if word not in taken)
