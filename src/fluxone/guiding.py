@@ -85,7 +85,8 @@ class Guiding:
         """
         sources = [source] if isinstance(source, str | Path) else list(source)
         files = [weight_name] if weight_name is None or isinstance(weight_name, str) else list(weight_name)
-        sources, files = (sources * len(files) if len(sources) == 1 else sources), files * (len(sources) // len(files))
+        sources = sources * len(files) if len(sources) == 1 else sources
+        files = files * len(sources) if len(files) == 1 else files
         if len(files) != len(sources):
             raise BadRequest(f"{len(files)} files of {len(sources)} IP-Adapters", hint="give as many")
         encoder = image_encoder_pretrained_model_name_or_path

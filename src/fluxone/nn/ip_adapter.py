@@ -24,7 +24,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fluxone.nn.attention import sdpa
 from fluxone.nn.controlnet import plain
 from fluxone.nn.layers import DoubleBlock, QKNorm, SingleBlock
 from fluxone.nn.transformer import Flux
@@ -144,7 +143,7 @@ def _sum(seen: _Seen, adapters: Sequence[Looking], block: int) -> Tensor:
     found = []
     for each in adapters:
         keys, values = each.pairs[block]
-        mixed = sdpa(seen.queries.to(values.dtype), keys, values)
+        mixed = F.scaled_dot_product_attention(seen.queries.to(values.dtype), keys, values)
         found.append(each.scales[block] * mixed.transpose(1, 2).flatten(2))
     return torch.stack(found).sum(0) if len(found) > 1 else found[0]
 
