@@ -48,8 +48,8 @@ class Data:
     words: tuple[str, ...] = ()
     signs: tuple[str, ...] = ()
     kinds: dict[str, float] = field(default_factory=dict)
-    random_words: float = 0.3
-    mirrored: bool = True
+    random_words: float | None = None
+    mirrored: bool | None = None
     size: int = 128
     crop: int = 64
     scenes: int = 20_000

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fluxone.errors import BadFile, BadRequest, UnknownName
+from fluxone.storybook import WORLDS
 from fluxone.train import config, objectives
+from fluxone.train.config import Data
 from fluxone.train.data.scenes import world_of
 
 RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("*.toml"))
@@ -56,3 +59,10 @@ def test_missing_file_and_unknown_names(tmp_path: Path) -> None:
         objectives.make(config.read(write(tmp_path, GOOD.replace('"flow"', '"flaw"'))))
     with pytest.raises(UnknownName, match="cat"):
         world_of(config.read(write(tmp_path, GOOD + '[data]\nobjects = ["cta"]\n')).data)
+
+
+def test_what_a_recipe_does_not_say_of_the_world_is_the_worlds_own() -> None:
+    row = WORLDS["mini"]
+    assert world_of(Data(world="mini")) == row
+    other = world_of(Data(world="mini", mirrored=not row.mirrored, random_words=0.5))
+    assert other == replace(row, mirrored=not row.mirrored, random_words=0.5)

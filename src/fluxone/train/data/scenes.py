@@ -1,4 +1,4 @@
-"""Scenes by index: any process can draw the n-th training or validation scene without drawing the ones before."""
+"""The world of a run, its pictures as tensors, and the randomness of its steps."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fluxone import storybook
-from fluxone.errors import BadRequest, pick
-from fluxone.storybook import Scene, World
+from fluxone.errors import pick
+from fluxone.storybook import World
+from fluxone.storybook.generate import TRIES as TRIES
+from fluxone.storybook.generate import VALIDATION as VALIDATION
+from fluxone.storybook.generate import nth as nth
 from fluxone.train.config import Data
 
-TRIES = 1 << 10  # seeds kept for an index; a scene of the wrong side of the hold-out is drawn again
-VALIDATION = 1 << 50  # seeds from here on are never trained on
 MASK = (1 << 63) - 1
 
 
@@ -27,7 +28,8 @@ def world_of(data: Data) -> World:
         UnknownName: no world, or none of its objects, colours, stages or signs, has that name.
     """
     row = pick(storybook.WORLDS, data.world, "world")
-    chosen: dict[str, Any] = {"random_words": data.random_words, "mirrored": data.mirrored}
+    given = {"random_words": data.random_words, "mirrored": data.mirrored}
+    chosen: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
     for field in ("objects", "colours", "stages", "signs", "words", "kinds"):
         names = getattr(data, field)
         for name in names if field != "words" else ():
@@ -35,21 +37,6 @@ def world_of(data: Data) -> World:
         if names:
             chosen[field] = names
     return replace(row, **chosen)
-
-
-def nth(world: World, index: int, *, held_out: bool = False) -> Scene:
-    """The scene number `index`: of combinations that are trained on, or only of those held out.
-
-    Raises:
-        BadRequest: the world is so small that one side is empty.
-    """
-    base = index * TRIES + (VALIDATION if held_out else 0)
-    for seed in range(base, base + TRIES):
-        scene = storybook.scene(seed, world)
-        if storybook.held_out(scene) == held_out:
-            return scene
-    side = "held out" if held_out else "trained on"
-    raise BadRequest(f"none of {TRIES} scenes of this world is {side}", hint="give it more objects, colours or words")
 
 
 def pixels(picture: np.ndarray) -> Float[Tensor, "3 H W"]:
