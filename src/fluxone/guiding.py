@@ -5,14 +5,17 @@ They do nothing until a call gives them pictures or words, and leave nothing beh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fluxone.errors import BadRequest
+from torch import Tensor
+
+from fluxone.errors import BadRequest, MissingParts
 from fluxone.lora.adapters import read_scale
 from fluxone.lora.fetch import fetch
 from fluxone.pipeline import Pipeline
 from fluxone.recipe import Recipe
+from fluxone.steering.embeddings import read_embeddings
 
 Source = str | Path
 Scale = float | Sequence[float] | Sequence[Sequence[float]]
@@ -117,6 +120,64 @@ class Guiding:
         for name in list(self.pipeline.steering.adapters):
             self.pipeline.steering.drop("ip-adapter", name)
 
+    def load_textual_inversion(
+        self,
+        source: Source | Mapping[str, Tensor] | Tensor,
+        token: str | Sequence[str] | None = None,
+        tokenizer: object = None,
+        text_encoder: object = None,
+        *,
+        weight_name: str | None = None,
+        hf_token: str | None = None,
+    ) -> None:
+        """Let words of prompts stand for the vectors in a file, in the encoders that it has them for.
+
+        Args:
+            source: a file, a folder, a hub id, tensors by key, or the vectors themselves.
+            tokenizer, text_encoder: of bare vectors: `pipe.text_encoder` (CLIP) or `pipe.text_encoder_2` (T5); None
+                is the one of their width.
+            token: the word, such as `<fox>`, for all vectors; or one for each. None is what the file says, or its name.
+
+        Raises:
+            BadFile, HubError: it is not there.
+            BadWeights: it is no textual inversion, or made for other encoders.
+            BadRequest: there is such a word already.
+        """
+        if isinstance(source, Tensor):
+            encoders = {id(getattr(self.pipeline.text, name, None)): name for name in ("clip", "t5")}
+            spell(self.pipeline, {encoders.get(id(text_encoder), "emp_params"): source}, token)
+        elif isinstance(source, Mapping):
+            spell(self.pipeline, source, token)
+        else:
+            spell(self.pipeline, place_of(f"{source}/{weight_name}" if weight_name else source, hf_token), token)
+
+    def unload_textual_inversion(self, tokens: str | Sequence[str] | None = None) -> None:
+        """Forget own words: these, or all."""
+        own = None if self.pipeline.text is None else self.pipeline.text.own
+        for word in (
+            [] if own is None else own.names if tokens is None else [tokens] if isinstance(tokens, str) else tokens
+        ):
+            own.drop(word)  # type: ignore[union-attr]
+        self.pipeline.forget()
+
+
+def spell(pipeline: Pipeline, source: Path | Mapping[str, Tensor], token: str | Sequence[str] | None = None) -> None:
+    """Add the own words of a file of vectors.
+
+    Raises:
+        MissingParts: the model has no text encoders.
+        BadFile, BadWeights, BadRequest: see `load_textual_inversion`.
+    """
+    if pipeline.text is None:
+        raise MissingParts("this model has no text encoders", hint="give text_encoder and text_encoder_2")
+    if isinstance(source, Path) and source.is_dir():
+        source = fetch(str(source))
+    widths = {"clip": pipeline.text.clip.shape.hidden, "t5": pipeline.text.t5.shape.hidden}
+    words = [] if token is None else [token] if isinstance(token, str) else list(token)
+    for word, vectors in read_embeddings(source, widths, words).items():
+        pipeline.text.own.add(word, vectors)
+    pipeline.forget()
+
 
 def furnish(pipeline: Pipeline, recipe: Recipe) -> None:
     """Load what a recipe has beside the model.
@@ -134,6 +195,9 @@ def furnish(pipeline: Pipeline, recipe: Recipe) -> None:
         source, scale = read_scale(text)
         place = place_of(source, recipe.token)
         steering.load_adapter(place, _free(name_of(place), steering.adapters), scale=scale, encoder=encoder)
+    for text in recipe.embeddings:
+        source, word = read_word(text)
+        spell(pipeline, place_of(source, recipe.token), word)
 
 
 def place_of(source: Source, token: str | None = None) -> Path:
@@ -144,6 +208,12 @@ def place_of(source: Source, token: str | None = None) -> Path:
     """
     path = Path(source).expanduser()
     return path if path.exists() else fetch(str(source), token=token)
+
+
+def read_word(text: str) -> tuple[str, str | None]:
+    """`FILE:WORD` as the file and its word; None if there is none."""
+    file, colon, word = text.rpartition(":")
+    return (text, None) if not colon or Path(text).exists() or not Path(file).exists() else (file, word)
 
 
 def name_of(place: Path) -> str:

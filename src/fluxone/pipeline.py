@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -87,6 +87,7 @@ class Pipeline:
             width=bundle.transformer.shape.hidden,
             dtype=self.dtype,
             changed=self._adapted,
+            bundled=self._spelt,
         )
         self.steering = Steering(self.transformer, self.dtype, on_device, self.using)
 
@@ -322,6 +323,12 @@ class Pipeline:
         """Drop what was learnt about the weights, encoded prompts above all; for when they have changed."""
         self._texts.clear()
         self._sound = set(LOOKED_THROUGH)
+
+    def _spelt(self, words: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """What follows from own words that adapters bring."""
+        if self.text is not None and (words or self.text.own.brought):
+            self.text.own.follow(words)
+            self._texts.clear()
 
     def _adapted(self, parts: set[str]) -> None:
         """What follows from another choice of adapters: other texts, or a condition that a control LoRA brings."""

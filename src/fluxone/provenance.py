@@ -33,7 +33,7 @@ EXIF_LIMIT = 65_000  # bytes: one JPEG segment holds 65,533
 SECRET = {"token"}  # fields of the recipe that never leave the machine
 SINGLE = ("init", "mask", "control")  # fields that hold one picture
 SEVERAL = ("references", "hints", "looks")  # fields that hold several
-BESIDE = ("adapters", "controlnets", "ip_adapters")  # fields that name files as `FILE:SCALE`
+BESIDE = ("adapters", "controlnets", "ip_adapters", "embeddings")  # fields that name files as `FILE:SCALE`
 PLACES = {"vae", "text_encoder", "text_encoder_2", "image_encoder"}  # fields that name files on this machine
 
 

@@ -31,6 +31,7 @@ class Recipe:
         compat: row of `COMPATS`: whose rounding and padding to follow.
         adapters: LoRAs and their relatives as `FILE` or `FILE:SCALE`; a hub id or `civitai:VERSION` serves as FILE.
         controlnets, ip_adapters: networks beside the transformer as `FILE` or `FILE:SCALE`; calls give them pictures.
+        embeddings: files of own words (textual inversion), as `FILE` or `FILE:WORD`.
         image_encoder: of the IP-Adapters' pictures; None looks for it near their files.
         tiled: decode and encode pictures in tiles: less memory, same picture up to rounding.
         vae, text_encoder, text_encoder_2: files or folders of parts that the model's own lacks.
@@ -46,6 +47,7 @@ class Recipe:
     adapters: tuple[str, ...] = ()
     controlnets: tuple[str, ...] = ()
     ip_adapters: tuple[str, ...] = ()
+    embeddings: tuple[str, ...] = ()
     image_encoder: str | None = None
     tiled: bool = False
     vae: str | None = None

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fluxone.errors import BadRequest, pick
+from fluxone.errors import BadRequest, UserError, pick
 from fluxone.lora.delta import Delta, merged
 from fluxone.lora.layer import Side, attach, beside, sides_of, weight_of
 from fluxone.lora.load import PARTS, WIDENED, Lora, check_fit, shapes_of
@@ -89,6 +89,7 @@ class Adapters:
         width: of the transformer.
         dtype: that adapters compute in beside the layers.
         changed: called with the names of the parts that an adapter has changed.
+        bundled: called with the own words that loaded adapters bring: word -> encoder -> vectors.
 
     Attributes:
         loaded: name -> adapter, whether it works or not.
@@ -103,13 +104,14 @@ class Adapters:
         width: int,
         dtype: torch.dtype,
         changed: Callable[[set[str]], None] = lambda parts: None,
+        bundled: Callable[[Mapping[str, Mapping[str, Tensor]]], None] = lambda words: None,
     ) -> None:
         self.modules = dict(modules)
         self.width, self.dtype = width, dtype
         self.loaded: dict[str, Lora] = {}
         self.active: dict[str, Strength] = {}
         self.fused: dict[str, Strength] = {}
-        self._changed = changed
+        self._changed, self._bundled = changed, bundled
         self._kept: dict[Place, nn.Parameter] = {}  # originals of the parameters that are replaced at present
         self._inside: dict[Place, tuple[tuple[int, float], ...]] = {}  # what is in each of those, and how strongly
         self._sides: dict[tuple[str, int], Side] = {}  # (name, delta) -> its side
@@ -149,6 +151,11 @@ class Adapters:
             raise BadRequest(f"there is an adapter {name!r} already", hint="give another name, or unload it first")
         check_fit(lora, {part: self._shapes(part) for part in self.modules}, self.width)
         self.loaded[name] = lora
+        try:
+            self._words()
+        except UserError:
+            del self.loaded[name]
+            raise
 
     def use(self, strengths: Mapping[str, Strength]) -> None:
         """Let exactly these adapters work, beside those that are fused.
@@ -189,6 +196,7 @@ class Adapters:
         self.fused.pop(name, None)
         self._lay()
         del self.loaded[name]
+        self._words()
 
     def clear(self, *, keep_fused: bool = False) -> None:
         """Forget all adapters.
@@ -203,6 +211,7 @@ class Adapters:
         self.fused = {}
         self._lay()
         self.loaded = {}
+        self._words()
 
     def share(self, shares: Mapping[str, Share]) -> None:
         """Multiply the strengths of working adapters for the time being: those in a walk's course, or in a batch.
@@ -212,6 +221,9 @@ class Adapters:
         if shares or self._shares:
             self._shares = dict(shares)
             self._set()
+
+    def _words(self) -> None:
+        self._bundled({word: vectors for lora in self.loaded.values() for word, vectors in lora.embeddings.items()})
 
     def _of_fused(self, inside: tuple[tuple[int, float], ...]) -> bool:
         fused = {id(delta) for name in self.fused for delta in self.loaded[name].deltas}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -18,6 +19,7 @@ from fluxone.errors import BadWeights, pick
 from fluxone.nn.clip import ClipTextEncoder
 from fluxone.nn.t5 import T5Encoder
 from fluxone.text import emphasis as weighing
+from fluxone.text.inversion import OwnWords, Words
 from fluxone.text.tokenizers import Ids, Tokenizer
 
 CLIP_LENGTH = 77
@@ -75,6 +77,13 @@ class TextEncoders:
     clip_tokenizer: Tokenizer
     clip_length: int = CLIP_LENGTH
 
+    @cached_property
+    def own(self) -> OwnWords:
+        """Words with vectors of their own."""
+        table = self.clip.text_model.embeddings.token_embedding
+        encoders = {"clip": Words(self.clip_tokenizer, table), "t5": Words(self.t5_tokenizer, self.t5.shared)}
+        return OwnWords(encoders)
+
     @torch.no_grad()
     def encode(
         self,
@@ -99,12 +108,14 @@ class TextEncoders:
             BadWeights: a tokenizer has tokens that its encoder has not.
         """
         rule = pick(LENGTHS, compat, "compatibility profile")
-        read = [weighing.read(prompt, emphasis) for prompt in prompts]
-        others = read if clip_prompts is None else [weighing.read(prompt, emphasis) for prompt in clip_prompts]
+        own, clip_own = self.own.encoders["t5"], self.own.encoders["clip"]
+        heard = prompts if clip_prompts is None else clip_prompts
+        read = [weighing.read(own.placed(prompt), emphasis) for prompt in prompts]
+        others = [weighing.read(clip_own.placed(prompt), emphasis) for prompt in heard]
         plain = [prompt.text for prompt in read]
         length = rule(self.t5_tokenizer.longest(plain), tokens)
-        words = self.t5_tokenizer.fit(plain, length)
-        clip_words = self.clip_tokenizer.fit([prompt.text for prompt in others], self._clip_length())
+        words = own.coded(self.t5_tokenizer.fit(plain, length))
+        clip_words = clip_own.coded(self.clip_tokenizer.fit([prompt.text for prompt in others], self._clip_length()))
         _known(words, self.t5.shape.vocab, "T5")
         _known(clip_words, self.clip.shape.vocab, "CLIP")
         txt = self._weighed(self.t5(words.ids.to(self.t5.shared.weight.device)), read)
