@@ -67,6 +67,7 @@ class FluxPipeline(Adapting, Guiding):
         text_encoder: str | None = None,
         text_encoder_2: str | None = None,
         controlnet: str | Sequence[str] | None = None,
+        decoder: str | None = None,
         token: str | None = None,
         compat: str | None = None,
     ) -> FluxPipeline:
@@ -78,6 +79,7 @@ class FluxPipeline(Adapting, Guiding):
             variant: name of the row whose defaults apply, where the files cannot tell.
             vae, text_encoder, text_encoder_2: files or folders of parts that the source lacks.
             controlnet: ControlNets to load with it; see `load_controlnet`.
+            decoder: a tiny decoder (TAEF1), in place of the autoencoder's.
             token: hub access token; None is the one that `hf auth login` stored.
             compat: whose rounding and padding to follow: exact, bfl, diffusers or comfy.
 
@@ -97,6 +99,7 @@ class FluxPipeline(Adapting, Guiding):
             text_encoder=_path(text_encoder),
             text_encoder_2=_path(text_encoder_2),
             controlnets=() if controlnet is None else (controlnet,) if isinstance(controlnet, str) else (*controlnet,),
+            decoder=_path(decoder),
             token=token,
         )
         return cls(assemble(str(source), recipe, variant=variant))

@@ -10,12 +10,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fluxone.errors import BadRequest, MissingParts
+from fluxone.errors import BadRequest, BadWeights, MissingParts
 from fluxone.lora.adapters import read_scale
 from fluxone.lora.fetch import fetch
+from fluxone.nn.taef1 import TinyDecoder
 from fluxone.pipeline import Pipeline
 from fluxone.recipe import Recipe
+from fluxone.shapes import AutoEncoderShape
 from fluxone.steering.embeddings import read_embeddings
+from fluxone.weights.beside import hash_of, load_tiny
 
 Source = str | Path
 Scale = float | Sequence[float] | Sequence[Sequence[float]]
@@ -195,9 +198,31 @@ def furnish(pipeline: Pipeline, recipe: Recipe) -> None:
         source, scale = read_scale(text)
         place = place_of(source, recipe.token)
         steering.load_adapter(place, _free(name_of(place), steering.adapters), scale=scale, encoder=encoder)
+    if recipe.decoder is not None:
+        place = place_of(recipe.decoder, recipe.token)
+        pipeline.decoder = fitting_tiny(place, pipeline.autoencoder.shape)
+        pipeline.on_device.add("decoder", [pipeline.decoder], streamed=False)
+        pipeline.bundle.hashes["decoder"] = hash_of(place)
     for text in recipe.embeddings:
         source, word = read_word(text)
         spell(pipeline, place_of(source, recipe.token), word)
+
+
+def fitting_tiny(place: Path, shape: AutoEncoderShape) -> TinyDecoder:
+    """A tiny decoder for the latents of an autoencoder.
+
+    Raises:
+        BadFile: it is not there.
+        BadWeights: it is something else, or made for other latents.
+    """
+    tiny = load_tiny(place)
+    if (tiny.shape.latent, tiny.shape.factor) != (shape.latent, shape.factor):
+        raise BadWeights(
+            f"{place} decodes {tiny.shape.latent} channels, {tiny.shape.factor} px a cell; this model's latents have "
+            f"{shape.latent}, {shape.factor} px",
+            hint="use it with the model that it was made for",
+        )
+    return tiny
 
 
 def place_of(source: Source, token: str | None = None) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -45,6 +47,14 @@ class Job:
     extra: Extra = field(default_factory=Extra)
     keep: Keep | None = None
     steer: Steer = field(default_factory=Steer)
+
+
+@contextmanager
+def clock(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """A context that adds the time spent in it."""
+    start = time.perf_counter()
+    yield
+    seconds[name] += time.perf_counter() - start
 
 
 def join(texts: Sequence[Text]) -> Text:

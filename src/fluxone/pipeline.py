@@ -11,7 +11,6 @@ The pipeline asks the variant's row and the compatibility profile, never a name.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,10 +27,12 @@ from fluxone.conditions.expand import unfolded
 from fluxone.conditions.given import finished, pictures_of
 from fluxone.errors import BadRequest, BrokenModel, pick
 from fluxone.geometry import Resolution
-from fluxone.job import Job
+from fluxone.job import Job, clock
 from fluxone.lora.adapters import Adapters
 from fluxone.lora.course import along, by_row
+from fluxone.nn.autoencoder import AutoEncoder
 from fluxone.nn.inputs import Inputs
+from fluxone.nn.taef1 import TinyDecoder
 from fluxone.nn.tokens import image_ids, pack, unpack
 from fluxone.offload import Offload
 from fluxone.prompts import Texts, each, encoded
@@ -66,6 +67,7 @@ class Pipeline:
         dtype: of the transformer.
         adapters: LoRA and its relatives, loaded and working.
         steering: ControlNets and IP-Adapters.
+        decoder: what makes pixels of latents: the autoencoder, or a tiny stand-in.
     """
 
     def __init__(self, bundle: Bundle, recipe: Recipe, text: TextEncoders | None, on_device: Offload) -> None:
@@ -73,6 +75,7 @@ class Pipeline:
         self.variant = bundle.variant
         self.transformer = bundle.transformer
         self.autoencoder = bundle.autoencoder
+        self.decoder: AutoEncoder | TinyDecoder = bundle.autoencoder
         self.text = text
         self.on_device = on_device
         self.profile = PROFILES[recipe.compat]
@@ -111,16 +114,16 @@ class Pipeline:
         seconds = {"text": 0.0, "steps": 0.0, "decode": 0.0}
         for start in range(0, request.count, batch):
             part = replace(request, seed=seeds[start], count=min(batch, request.count - start))
-            with _clock(seconds, "text"):
+            with clock(seconds, "text"):
                 job = self.prepare(part)
-            with _clock(seconds, "steps"):
+            with clock(seconds, "steps"):
                 x = job.x
                 for step in self.walk(job):
                     x = step.x
                     if on_step is not None:
                         on_step(step)
                     x = step.x
-            with _clock(seconds, "decode"):
+            with clock(seconds, "decode"):
                 drawn = px.to_images(px.unit(self.decode(x, job.grid)))
                 images += [self.finish(image, request) for image in drawn]
         prompts = [one.prompt for one in ones]
@@ -303,10 +306,10 @@ class Pipeline:
         Raises:
             BrokenModel: a pixel is not finite.
         """
-        with self.using("autoencoder"), torch.inference_mode():
-            weight = next(self.autoencoder.parameters())
+        with self.using("autoencoder" if self.decoder is self.autoencoder else "decoder"), torch.inference_mode():
+            weight = next(self.decoder.parameters())
             latent = self.latent(x, grid).to(self.on_device.device, weight.dtype)
-            out = torch.cat([self.autoencoder.decode(one, tile=self.tile).float() for one in torch.split(latent, 1)])
+            out = torch.cat([self.decoder.decode(one, tile=self.tile).float() for one in torch.split(latent, 1)])
             self._check("autoencoder", out)
         return out.clone()
 
@@ -390,10 +393,3 @@ def size_of(request: Request) -> Resolution:
     """The size of a resolved request."""
     assert request.resolution is not None, "resolve the request first"
     return request.resolution
-
-
-@contextmanager
-def _clock(seconds: dict[str, float], name: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[name] += time.perf_counter() - start

@@ -34,7 +34,7 @@ SECRET = {"token"}  # fields of the recipe that never leave the machine
 SINGLE = ("init", "mask", "control")  # fields that hold one picture
 SEVERAL = ("references", "hints", "looks")  # fields that hold several
 BESIDE = ("adapters", "controlnets", "ip_adapters", "embeddings")  # fields that name files as `FILE:SCALE`
-PLACES = {"vae", "text_encoder", "text_encoder_2", "image_encoder"}  # fields that name files on this machine
+PLACES = {"vae", "text_encoder", "text_encoder_2", "image_encoder", "decoder", "preview_decoder"}  # fields that name files on this machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +182,7 @@ def read(path: str | Path) -> Record:
             text = image.info.get(KEY) or _comment(image.getexif())
     except FileNotFoundError:
         raise BadFile(f"there is no file {path}") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadFile(f"{path} is no picture that can be read: {error}") from error
     if not text:
         raise BadFile(f"{path} carries no record of fluxone", hint="other tools and many web sites strip metadata")

@@ -33,6 +33,7 @@ class Recipe:
         controlnets, ip_adapters: networks beside the transformer as `FILE` or `FILE:SCALE`; calls give them pictures.
         embeddings: files of own words (textual inversion), as `FILE` or `FILE:WORD`.
         image_encoder: of the IP-Adapters' pictures; None looks for it near their files.
+        decoder, preview_decoder: TAEF1's file, in place of the autoencoder's decoder, or for previews alone.
         tiled: decode and encode pictures in tiles: less memory, same picture up to rounding.
         vae, text_encoder, text_encoder_2: files or folders of parts that the model's own lacks.
         token: hub access token; None is the one that `hf auth login` stored.
@@ -49,6 +50,8 @@ class Recipe:
     ip_adapters: tuple[str, ...] = ()
     embeddings: tuple[str, ...] = ()
     image_encoder: str | None = None
+    decoder: str | None = None
+    preview_decoder: str | None = None
     tiled: bool = False
     vae: str | None = None
     text_encoder: str | None = None

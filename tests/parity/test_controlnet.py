@@ -204,5 +204,5 @@ def test_what_does_not_fit_is_refused(oracle: Get, nets: Nets) -> None:
         pipe(**kwargs, control_image=[start(48, 64)], control_mode=["canny", None])
     with pytest.raises(BadRequest, match="'p' knows no modes"):
         pipe(**kwargs, control_image=[start(48, 64)] * 2, control_mode=["canny", "canny"])
-    with pytest.raises(BadRequest, match="works from 0.5 to 0.2"):
+    with pytest.raises(BadRequest, match=r"works from 0\.5 to 0\.2"):
         pipe(**kwargs, control_image=[start(48, 64)] * 2, control_guidance_start=0.5, control_guidance_end=0.2)

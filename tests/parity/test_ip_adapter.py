@@ -1,4 +1,4 @@
-"""IP-Adapters beside tiny models: XLabs' against diffusers' own, InstantX's against diffusers with hooks of its facts."""
+"""IP-Adapters beside tiny models: XLabs' against diffusers' own, InstantX's against hooks that do as its facts say."""
 
 from __future__ import annotations
 
@@ -54,9 +54,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("xlabs")
     encoder = CLIPVisionModelWithProjection(
         CLIPVisionConfig(
-            hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40, image_size=SIZE,
-            patch_size=7, projection_dim=IMAGE,
-        )  # fmt: skip
+            hidden_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=3,
+            intermediate_size=40,
+            image_size=SIZE,
+            patch_size=7,
+            projection_dim=IMAGE,
+        )
     )
     scatter(encoder)
     encoder.save_pretrained(folder / "image_encoder")

@@ -59,7 +59,7 @@ class TinyDecoder(nn.Module):
         self.shape = shape
         self.decoder = Decoder(shape)
 
-    def decode(self, latent: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
-        """Return the pixels, about -1..1, of latents as the transformer makes them."""
+    def decode(self, latent: Float[Tensor, "B C h w"], *, tile: int | None = None) -> Float[Tensor, "B 3 H W"]:
+        """Return the pixels, about -1..1, of latents as the transformer makes them; it is too small to need tiles."""
         out: Tensor = self.decoder(latent / self.shape.scale + self.shape.shift)
         return 2 * out - 1

@@ -53,7 +53,9 @@ class Words:
         backend = self.tokenizer.backend
         backend.add_tokens([AddedToken(sign, normalized=False) for sign in signs])
         for sign, row in zip(signs, vectors.detach().float().cpu(), strict=True):
-            self._numbers[backend.token_to_id(sign)] = len(self._rows)
+            token = backend.token_to_id(sign)
+            assert token is not None, "it was just added"
+            self._numbers[token] = len(self._rows)
             self._rows.append(row)
         self.signs[word] = signs
         if not self._hooks:

@@ -7,6 +7,7 @@ Reading is strict, as a model's is: names that are left over, missing, or of ano
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,7 @@ CONFIG = "config.json"
 CLASSES = {CONTROLNET: "FluxControlNetModel", TINY: "AutoencoderTiny"}
 VISION = ("clip", "clip_vision_model")
 CLIP_HEAD = 64
+LAYER = re.compile(r"decoder\.layers\.\d{1,3}\.")
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -207,7 +209,7 @@ def tiny_shape(part: Part) -> TinyShape:
     shapes = shapes_in(part)
     channels, latent = _matrix(shapes, "decoder.layers.0.weight", part.place)
     levels = [0]
-    for i in range(1, sizes.count(shapes, r"decoder\.layers\.(\d+)\.")):
+    for i in sorted({int(name.split(".")[2]) for name in shapes if LAYER.match(name)} - {0}):
         if f"decoder.layers.{i}.conv.0.weight" in shapes:
             levels[-1] += 1
         elif f"decoder.layers.{i}.weight" in shapes:
