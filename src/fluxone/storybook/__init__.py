@@ -8,7 +8,7 @@ pixels = storybook.render(scene, 128)          # needs the `storybook` extra
 
 from fluxone.storybook.captions import caption, vocabulary, words
 from fluxone.storybook.edits import edit
-from fluxone.storybook.generate import held_out, scene, stream
+from fluxone.storybook.generate import held_out, nth, scene, stream
 from fluxone.storybook.render import render, svg
 from fluxone.storybook.sheet import sheet
 from fluxone.storybook.spec import Facts, Relation, Scene, Thing
@@ -24,6 +24,7 @@ __all__ = [
     "caption",
     "edit",
     "held_out",
+    "nth",
     "render",
     "scene",
     "sheet",

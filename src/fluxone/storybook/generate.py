@@ -1,4 +1,7 @@
-"""Seed -> scene; which combinations are held out; endless streams of scenes."""
+"""Seed -> scene; which combinations are held out; endless streams of scenes, and scenes by index.
+
+Any process can draw the n-th training or validation scene without drawing the ones before.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
 
-from fluxone.errors import pick
+from fluxone.errors import BadRequest, pick
 from fluxone.storybook.captions import caption
 from fluxone.storybook.compose import KINDS
 from fluxone.storybook.spec import Facts, Scene, Sprite
 from fluxone.storybook.worlds import World
 
 HELD_OUT = 0.05  # share of the combinations that training never sees
+TRIES = 1 << 10  # seeds kept for an index; a scene of the wrong side of the hold-out is drawn again
+VALIDATION = 1 << 50  # seeds from here on are never trained on
 STYLED = 0.125  # share of the scenes in a style, in worlds that have any
 HORIZONS = (59.0, 61.0, 63.0)
 
@@ -58,4 +63,19 @@ def stream(world: World, *, seed: int, held_out: bool = False) -> Iterator[Scene
             yield found
 
 
-_is_held_out = held_out  # `stream` has an argument of that name
+def nth(world: World, index: int, *, held_out: bool = False) -> Scene:
+    """The scene number `index`: of combinations that are trained on, or only of those held out.
+
+    Raises:
+        BadRequest: the world is so small that one side is empty.
+    """
+    base = index * TRIES + (VALIDATION if held_out else 0)
+    for seed in range(base, base + TRIES):
+        found = scene(seed, world)
+        if _is_held_out(found) == held_out:
+            return found
+    side = "held out" if held_out else "trained on"
+    raise BadRequest(f"none of {TRIES} scenes of this world is {side}", hint="give it more objects, colours or words")
+
+
+_is_held_out = held_out  # `stream` and `nth` have an argument of that name
