@@ -14,6 +14,8 @@ import click
 
 from fluxone import __version__
 from fluxone.cli import console, naming, options
+from fluxone.cli.beside import OPTIONS as BESIDE
+from fluxone.cli.beside import Beside
 from fluxone.cli.progress import Progress, duration
 from fluxone.errors import BadRequest, pick
 from fluxone.recipe import Recipe
@@ -36,7 +38,7 @@ fluxone generate "the same at night" --init day.png --strength 0.7 -o night.jpg
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class Asked(Beside):
     """What the command line said, an attribute an option."""
 
     prompt: str
@@ -108,6 +110,7 @@ class Asked:
             strength=self.strength,
             text_tokens=self.text_tokens,
             init=None if self.init is None else options.read_image(self.init),
+            **self.of_request(),
         )
 
     def recipe(self) -> Recipe:
@@ -126,6 +129,7 @@ class Asked:
             vae=self.vae,
             text_encoder=self.text_encoder,
             text_encoder_2=self.text_encoder_2,
+            **self.of_recipe(),
         )
 
 
@@ -204,14 +208,14 @@ def watching(
     place: previews.Screen | previews.File | None = None
     if preview:
         place = previews.Screen(sys.stderr) if progress.live and not quiet else previews.File(output)
-        from fluxone.preview import Palette
+        from fluxone.preview import previewer
 
-        palette = Palette(pipeline)
+        painter = previewer(pipeline)
 
     def watch(step: Step) -> None:
         progress.clear()
         if place is not None:
-            place.show(palette.picture(pipeline.latent(step.clean, grid)[0]))
+            place.show(painter.picture(pipeline.latent(step.clean, grid)[0]))
         progress.step()
 
     try:
@@ -264,6 +268,7 @@ OPTIONS: list[click.Parameter] = [
     click.Option(["--compat"], default="exact", metavar="NAME", help=options.COMPAT_HELP),
     click.Option(["--tiled"], is_flag=True, help="Decode in tiles: less memory."),
     click.Option(["--lora", "loras"], metavar="FILE[:SCALE]", multiple=True, help="An adapter, in any style; repeat."),
+    *BESIDE,
     click.Option(["--vae"], metavar="FILE", help="The autoencoder, where the model lacks one."),
     click.Option(["--text-encoder"], metavar="FILE", help="The CLIP encoder, where the model lacks one."),
     click.Option(["--text-encoder-2"], metavar="FILE", help="The T5 encoder, where the model lacks one."),

@@ -86,7 +86,7 @@ def read_resolution(size: str | None, aspect: str | None, megapixels: float | No
     return None if size is None else Resolution.parse(size)
 
 
-def read_interval(text: str | None) -> tuple[float, float]:
+def read_interval(text: str | None, option: str = "--cfg-interval") -> tuple[float, float]:
     """`0.1:0.8` as two numbers; None is the whole schedule.
 
     Raises:
@@ -98,7 +98,7 @@ def read_interval(text: str | None) -> tuple[float, float]:
     try:
         return float(start), float(end)
     except ValueError:
-        raise BadRequest(f"--cfg-interval is {text!r}", hint="write START:END, e.g. 0.1:0.8") from None
+        raise BadRequest(f"{option} is {text!r}", hint="write START:END, e.g. 0.1:0.8") from None
 
 
 def read_image(path: str) -> Image:

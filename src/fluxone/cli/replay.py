@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fluxone.cli import console, options
+from fluxone.cli.beside import FILES, PICTURES, Beside
 from fluxone.errors import BadRequest
 from fluxone.recipe import Recipe
 from fluxone.variants import VARIANTS
@@ -40,6 +41,13 @@ def command(
     control: str | None,
     references: tuple[str, ...],
     loras: tuple[str, ...],
+    controlnets: tuple[str, ...],
+    control_images: tuple[str, ...],
+    ip_adapters: tuple[str, ...],
+    ip_images: tuple[str, ...],
+    image_encoder: str | None,
+    embeddings: tuple[str, ...],
+    decoder: str | None,
     model: str | None,
     tolerance: int,
     device: str | None,
@@ -59,10 +67,12 @@ def command(
     entry = provenance.read(path)
     single = {"init": init, "mask": mask, "control": control}
     readers = {"mask": options.read_mask}
-    given = {
+    given: dict[str, Any] = {
         role: None if file is None else readers.get(role, options.read_image)(file) for role, file in single.items()
     }
-    request = provenance.request_of(path, **given, references=[options.read_image(file) for file in references])
+    several = {"references": references, "hints": control_images, "looks": ip_images}
+    pictures: dict[str, Any] = {role: [options.read_image(file) for file in files] for role, files in several.items()}
+    request = provenance.request_of(path, **given, **pictures)
     name = model or entry.source or entry.model
     from fluxone.assembly import assemble
     from fluxone.cli.generate import make
@@ -71,6 +81,14 @@ def command(
         console.notice(f"loading {name}")
     variant = entry.model if model is None and entry.model in VARIANTS else None
     recipe = recipe_of(entry, device=device, offload=offload, loras=loras)
+    asked = Beside(
+        controlnets=controlnets,
+        ip_adapters=ip_adapters,
+        image_encoder=image_encoder,
+        embeddings=embeddings,
+        decoder=decoder,
+    )
+    recipe = replace(recipe, **{name: files for name, files in asked.of_recipe().items() if files})
     pipeline = assemble(name, recipe, variant=variant)
     if pipeline.hashes != entry.hashes:
         console.notice("notice: the model's weights are not the ones that made this picture")
@@ -84,6 +102,9 @@ def command(
     else:
         console.result(f"largest difference {largest} of 255, {pixels} pixels differ")
     return EQUAL if largest <= tolerance else DIFFERENT
+
+
+command.params[5:5] = [*FILES, *PICTURES]
 
 
 def recipe_of(entry: Record, *, device: str | None, offload: str, loras: tuple[str, ...] = ()) -> Recipe:
