@@ -60,6 +60,7 @@ PACKAGES = {
     "fastapi": 5,
     "greenlet": 5,
     "prometheus_client": 5,
+    "pydantic": 5,
     "sqlalchemy": 5,
     "starlette": 5,
     "uvicorn": 5,

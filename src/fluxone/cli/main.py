@@ -31,6 +31,7 @@ COMMANDS = {
     "models": "fluxone.cli.models",
     "lora": "fluxone.cli.lora",
     "replay": "fluxone.cli.replay",
+    "serve": "fluxone.cli.serve",
     "train": "fluxone.cli.train",
 }
 

@@ -1,0 +1,69 @@
+"""`fluxone serve`: models behind HTTP, and the API keys that open it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fluxone.cli import console, options
+
+HELP = """Serve models over HTTP: the BFL API, the OpenAI images API, and a page at /.
+
+\b
+fluxone serve
+fluxone serve --model dev --model kontext --port 9000
+fluxone serve --new-key laptop --folder state       prints a key, which is kept only hashed
+fluxone serve --host 0.0.0.0 --folder state         needs a key
+"""
+
+
+def serve(
+    host: str | None, port: int | None, model: tuple[str, ...], folder: str | None, config: str | None,
+    new_key: str | None, drop_key: str | None, key_credits: float | None, key_rate: int | None, quiet: bool,
+) -> None:  # fmt: skip
+    """Serve, or make or drop a key.
+
+    Raises:
+        UserError: something that is told is wrong, or the extra `serve` is missing.
+    """
+    from fluxone.serve import settings as settings_
+
+    settings = settings_.Settings()
+    if config is not None:
+        settings = settings_.read(Path(config), base=settings)
+    told = {"host": host, "port": port, "models": model, "folder": Path(folder) if folder else None}
+    from fluxone.serve.run import changed, keys_of
+    from fluxone.serve.run import serve as run
+
+    settings = changed(settings, told)
+    for name in settings.models:
+        options.check_model(name)
+    if new_key is not None:
+        console.result(keys_of(settings).make(new_key, credits=key_credits, per_minute=key_rate))
+        return
+    if drop_key is not None:
+        keys_of(settings).drop(drop_key)
+        return
+    console.listen(quiet=quiet)
+    if not quiet:
+        console.notice(f"http://{settings.host}:{settings.port} serves {', '.join(settings.models)}; Ctrl-C stops")
+    run(settings)
+
+
+OPTIONS: list[click.Parameter] = [
+    click.Option(["--host"], metavar="ADDRESS", help="Where to listen. Default: 127.0.0.1, this machine only."),
+    click.Option(["--port"], type=click.IntRange(1, 65535), help="Default: 8080."),
+    click.Option(["--model"], multiple=True, help="A name, a file or a folder; may be repeated. Default: mini."),
+    click.Option(["--folder"], metavar="DIR", help="For results and the database. Default: serve."),
+    click.Option(["--config"], metavar="FILE.toml", help="All settings; see docs/http.md."),
+    click.Option(["--new-key"], metavar="NAME", help="Make an API key, print it, and end."),
+    click.Option(["--key-credits"], type=float, metavar="N", help="With --new-key: pictures that it pays for."),
+    click.Option(["--key-rate"], type=click.IntRange(1), metavar="N", help="With --new-key: requests a minute."),
+    click.Option(["--drop-key"], metavar="NAME", help="Let an API key open nothing any more, and end."),
+    click.Option(["--quiet"], is_flag=True, help="Nothing on standard error but errors."),
+]
+
+command = click.Command(
+    "serve", params=OPTIONS, callback=serve, short_help="Models over HTTP, and a page.", help=HELP
+)

@@ -1,0 +1,112 @@
+"""Which model serves what, and at what size: what all dialects ask of the models that are loaded.
+
+A picture that is much larger than what a model was made for is drawn at the model's own size, in the aspect that was
+asked for, and scaled: `details` say so.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import sqlalchemy as sa
+
+from fluxone.errors import FluxoneError, pick
+from fluxone.geometry import Resolution
+from fluxone.request import ROOM, Request
+from fluxone.serve.engine import Drawing
+from fluxone.serve.jobs import Jobs, Order
+from fluxone.serve.keys import Keys
+from fluxone.serve.metrics import Metrics
+from fluxone.serve.pictures import Limits
+from fluxone.serve.settings import Settings
+from fluxone.serve.task import Lora
+from fluxone.variants import Kind, Variant
+
+CLIENT_SEEDS = 2**31  # seeds are chosen below: every client can say them again
+
+
+class NoModel(FluxoneError):
+    """No model that is loaded can do it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """Everything that a dialect needs, one a server."""
+
+    settings: Settings
+    engine: Drawing
+    database: sa.Engine
+    jobs: Jobs
+    keys: Keys
+    metrics: Metrics
+
+    @property
+    def limits(self) -> Limits:
+        """Of the pictures in requests."""
+        return Limits(megapixels=self.settings.megapixels, reachable=self.settings.reachable)
+
+    def choose(self, wanted: Sequence[str], needs: Kind | None = None, *, instead: bool = False) -> str:
+        """The model that serves: the first of those wanted that is loaded, else the first that takes what is needed.
+
+        Args:
+            instead: whether a model that needs nothing besides words will do too.
+
+        Raises:
+            NoModel: none will do.
+        """
+        table = self.engine.variants()
+
+        def fits(variant: Variant) -> bool:
+            wide = any(kind.wide for kind in variant.takes)
+            return needs in variant.takes if needs else not wide
+
+        for name in wanted:
+            if name in table and (fits(table[name]) or instead):
+                return name
+        if found := next((name for name, variant in table.items() if fits(variant)), None):
+            return found
+        if instead and (found := next((name for name in table if not any(k.wide for k in table[name].takes)), None)):
+            return found
+        what = f"takes a {needs.value}" if needs else "draws from words alone"
+        raise NoModel(f"no loaded model {what}", hint=f"start the server with --model {wanted[0] if wanted else 'dev'}")
+
+    def variant(self, model: str) -> Variant:
+        """The row of a loaded model."""
+        return pick(self.engine.variants(), model, "model")
+
+    def lora(self, name: str, scale: float) -> Lora:
+        """A LoRA that the operator has given a name.
+
+        Raises:
+            UnknownName: there is none.
+        """
+        return pick(self.settings.finetunes, name.rpartition("/")[2], "finetune"), scale
+
+    def order(self, endpoint: str, model: str, request: Request, notes: Sequence[str] = ()) -> Order:
+        """An order for one picture of a request, its seed chosen and its size what the model can draw.
+
+        Raises:
+            UserError: the model cannot draw it.
+        """
+        sized, more = fitted(request, self.variant(model))
+        resolved = self.engine.resolve(model, sized)
+        details = {"model": model, "drawn_at": str(resolved.resolution), "notes": [*notes, *more]}
+        return Order(endpoint=endpoint, model=model, request=resolved, details=details)
+
+
+def fitted(request: Request, variant: Variant) -> tuple[Request, list[str]]:
+    """The request at a size that the variant can draw, and what is to be said of it."""
+    wanted = request.resolution
+    given = request.init or request.control or request.references
+    if wanted is None or given or wanted.width * wanted.height <= ROOM * variant.size**2:
+        return request, []
+    drawn = Resolution.from_aspect(f"{wanted.width}:{wanted.height}", variant.size**2)
+    return replace(request, resolution=drawn, frame=wanted), [f"drawn at {drawn} and scaled to {wanted}"]
+
+
+def seeded(seed: int | None) -> int:
+    """The seed, or one that is chosen."""
+    return secrets.randbelow(CLIENT_SEEDS) if seed is None else seed
+
