@@ -185,7 +185,6 @@ class Pipeline:
         picture = None if pictures.init is None else pack(studio.encode(pictures.init))
         drawn = x = noise()
         if picture is not None:
-            sigmas = remaining(sigmas, request.strength or 0.0)
             x = sigmas[0] * drawn + (1 - sigmas[0]) * picture
         extra = extra or extra_of(self.variant, pictures, studio, early=False) or Extra()
         return Job(
@@ -216,12 +215,15 @@ class Pipeline:
         return finished(image, unfolded(request), self.token)
 
     def sigmas(self, request: Request) -> list[float]:
-        """The noise levels of a resolved request, ending in 0: its own, or its schedule's."""
+        """The noise levels of a resolved request, ending in 0: its own, or its schedule's; of these the end, if it
+        starts from a picture."""
         if request.sigmas is not None:
-            return [*request.sigmas, 0.0]
-        rows, columns = self.grid(request)
-        schedule = pick(SCHEDULES, request.schedule or "", "schedule")
-        return schedule(request.steps or self.variant.steps, rows * columns, Shift.of(self.variant))
+            levels = [*request.sigmas, 0.0]
+        else:
+            rows, columns = self.grid(request)
+            schedule = pick(SCHEDULES, request.schedule or "", "schedule")
+            levels = schedule(request.steps or self.variant.steps, rows * columns, Shift.of(self.variant))
+        return levels if request.init is None else remaining(levels, request.strength or 0.0)
 
     def grid(self, request: Request) -> tuple[int, int]:
         """Rows and columns of tokens of a resolved request."""

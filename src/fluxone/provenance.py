@@ -30,6 +30,7 @@ from fluxone.request import PICTURES, Request
 KEY = "fluxone"  # of the PNG text chunk
 COMMENT = b"UNICODE\x00"  # EXIF's mark of a UserComment in UTF-16
 EXIF_LIMIT = 65_000  # bytes: one JPEG segment holds 65,533
+SHORT = 10  # hex digits of a model's hash, as other tools show it
 SECRET = {"token"}  # fields of the recipe that never leave the machine
 SINGLE = ("init", "mask", "control")  # fields that hold one picture
 SEVERAL = ("references", "hints", "looks")  # fields that hold several
@@ -160,7 +161,7 @@ def parameters(entry: Record) -> str:
         "Seed": request.seed,
         "Size": request.resolution,
         "Model": entry.model,
-        "Model hash": entry.hashes.get("transformer", "")[:10] or None,
+        "Model hash": entry.hashes.get("transformer", "").rpartition(":")[2][:SHORT] or None,
         "Denoising strength": None if entry.init is None else request.strength,
         "Version": f"fluxone {entry.version}",
     }

@@ -36,6 +36,7 @@ class Variant:
         repo: hub id of the published weights; empty for the models inside the package.
         assets: folder below `fluxone/assets` for the models inside the package.
         file: name of the single-file transformer in the repository.
+        pipeline: diffusers' class for it, as the `model_index.json` of a folder says.
         shape: the transformer's numbers; a loaded model's own config has the last word.
         takes: what it was trained to be given besides words.
         text_tokens: length that T5 prompts are padded to.
@@ -51,6 +52,7 @@ class Variant:
     repo: str = ""
     assets: str = ""
     file: str = ""
+    pipeline: str = "FluxPipeline"
     shape: FluxShape = field(default_factory=FluxShape)
     takes: tuple[Kind, ...] = ()
     text_tokens: int = 512
@@ -71,6 +73,11 @@ class Variant:
     def guided(self) -> bool:
         """Whether guidance is distilled into the network as an embedding."""
         return self.shape.guided
+
+    @property
+    def wide(self) -> Kind | None:
+        """What it takes in channels beside the noise."""
+        return next((kind for kind in self.takes if kind.wide), None)
 
 
 DEV = Variant(name="dev", title="FLUX.1 [dev]", repo=f"{BFL}-dev", file="flux1-dev.safetensors")
@@ -95,6 +102,7 @@ KONTEXT = replace(
     title="FLUX.1 Kontext [dev]",
     repo=f"{BFL}-Kontext-dev",
     file="flux1-kontext-dev.safetensors",
+    pipeline="FluxKontextPipeline",
     takes=(Kind.REFERENCE,),
     steps=30,
     guidance=2.5,
@@ -105,6 +113,7 @@ FILL = replace(
     title="FLUX.1 Fill [dev]",
     repo=f"{BFL}-Fill-dev",
     file="flux1-fill-dev.safetensors",
+    pipeline="FluxFillPipeline",
     shape=FluxShape(in_channels=384),
     takes=(Kind.FILL,),
     steps=50,
@@ -117,6 +126,7 @@ DEPTH = replace(
     title="FLUX.1 Depth [dev]",
     repo=f"{BFL}-Depth-dev",
     file="flux1-depth-dev.safetensors",
+    pipeline="FluxControlPipeline",
     shape=FluxShape(in_channels=128),
     takes=(Kind.CONTROL,),
     steps=30,

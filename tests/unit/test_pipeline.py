@@ -211,7 +211,8 @@ def test_strength_goes_from_the_picture_to_forgetting_it(tiny: Pipeline) -> None
     kept = tiny.encode_pixels(torch.rand(1, 3, 48, 32), None, posterior=False)
     assert kept.shape == (1, 4, 6, 4)
     assert list(tiny.steps(replace(asked, strength=0.0))) == []
-    assert len(list(tiny.steps(replace(asked, strength=0.35)))) == 4
+    walked = [step.sigma for step in tiny.steps(replace(asked, strength=0.35))]
+    assert len(walked) == 4 and walked == tiny.sigmas(tiny.resolve(replace(asked, strength=0.35)))[1:]
     assert torch.equal(last(tiny, replace(asked, strength=1.0)), last(tiny, replace(asked, init=None)))
     untouched = tiny(replace(asked, strength=0.0)).images[0]
     little, much = (tiny(replace(asked, strength=s)).images[0] for s in (0.1, 0.9))

@@ -32,7 +32,7 @@ def entry(**fields: object) -> provenance.Record:
         Request(**(wanted | fields)),
         model="mini",
         source="mini",
-        hashes={"transformer": "0123456789abcdef", "autoencoder": "fedc"},
+        hashes={"transformer": "sha256:0123456789abcdef", "autoencoder": "sha256:fedc"},
         recipe=Recipe(compat="bfl", token="hf_secret", vae="somebody/ae.safetensors"),
     )
 
@@ -67,7 +67,7 @@ def test_other_tools_can_show_the_png(tmp_path: Path) -> None:
     with Image.open(provenance.save(picture(), tmp_path / "a.png", made)) as image:
         lines = image.info["parameters"]
     assert lines.startswith(PROMPT) and "\nNegative prompt: blur\nSteps: 3, " in lines
-    assert "Seed: 9223372036854775807, Size: 24x16, Model: mini, Model hash: 0123456789" in lines
+    assert "Seed: 9223372036854775807, Size: 24x16, Model: mini, Model hash: 0123456789, " in lines
     assert json.loads(image.info["fluxone"])["request"]["prompt"] == PROMPT
     assert "AI generated" in image.info["Software"]
 

@@ -198,12 +198,8 @@ def watching(
 ) -> Iterator[Callable[[Step], None]]:
     """What is called after each step: the bar, and the preview if there is to be one."""
     from fluxone.cli import preview as previews
-    from fluxone.sampling.schedule import remaining
 
-    sigmas = pipeline.sigmas(request)
-    if request.init is not None:
-        sigmas = remaining(sigmas, request.strength or 0.0)
-    progress = Progress(len(sigmas) - 1, sys.stderr, quiet=quiet)
+    progress = Progress(len(pipeline.sigmas(request)) - 1, sys.stderr, quiet=quiet)
     grid = pipeline.grid(request)
     place: previews.Screen | previews.File | None = None
     if preview:

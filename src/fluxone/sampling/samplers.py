@@ -88,7 +88,7 @@ def dpmpp_2m(velocity: Velocity, x: State, sigmas: Sequence[float], draw: Draw) 
         ahead = clean
         if there > 0:
             now = math.log(here / there)
-            if before is not None:
+            if before is not None and stride > 0:  # levels near 1 can be equal in float32
                 ahead = clean + (clean - before) * (now / (2 * stride))
             stride = now
         step = Step(i, there, ratio * x + (1 - ratio) * ahead, clean)
@@ -108,7 +108,7 @@ def euler_ancestral(velocity: Velocity, x: State, sigmas: Sequence[float], draw:
         clean = x - here * v
         down = there * there / here
         x = x + (down - here) * v
-        if there > 0:
+        if 0 < there < 1:
             share = (1 - there) / (1 - down)
             x = share * x + math.sqrt(max(there**2 - (share * down) ** 2, 0.0)) * draw()
         step = Step(i, there, x, clean)

@@ -18,9 +18,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fluxone.errors import BadRequest
 from fluxone.variants import Variant
 
 TABLE = 10_000  # noise levels in ComfyUI's table for FLUX
+FARTHEST = 80.0  # mu: e to this power is near float32's largest number
 BETA = 0.6  # both parameters of the beta schedule. Source: Lee et al. 2024, arXiv 2407.12173
 
 Sigmas = Float[Tensor, " N"]
@@ -58,9 +60,17 @@ Schedule = Callable[[int, int, Shift], list[float]]
 
 
 def shift_mu(tokens: int, shift: Shift = DEV_SHIFT) -> float:
-    """The mu of a picture of `tokens` noise tokens (never text or reference tokens), also past `top_tokens`."""
+    """The mu of a picture of `tokens` noise tokens (never text or reference tokens), also past `top_tokens`.
+
+    Raises:
+        BadRequest: it is beyond what float32 can hold the exponential of.
+    """
     slope = (shift.top - shift.base) / (shift.top_tokens - shift.base_tokens)
-    return tokens * slope + (shift.base - slope * shift.base_tokens)
+    mu = tokens * slope + (shift.base - slope * shift.base_tokens)
+    if abs(mu) > FARTHEST:
+        hint = "check base_shift and max_shift of the model's scheduler, or use another schedule or size"
+        raise BadRequest(f"a picture of {tokens} tokens would have its schedule shifted by {mu:g}", hint=hint)
+    return mu
 
 
 def even(steps: int) -> Sigmas:

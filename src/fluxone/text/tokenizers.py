@@ -8,13 +8,15 @@ beside it. It knows nothing of models.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Int
+from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
 from torch import Tensor
 
@@ -22,6 +24,9 @@ from fluxone.errors import BadFile, MissingParts
 from fluxone.text import clip_bpe, sentencepiece
 
 ENDLESS = 10**9  # configurations say "no limit" with a number beyond this
+SPECIAL = ("bos_token", "eos_token", "pad_token")
+MOST = 2**32  # token ids are below
+AGAIN = "download it again"
 GUESSES = ("<pad>", "[PAD]", "<|endoftext|>", "</s>")  # padding, where no file names it
 
 
@@ -40,11 +45,14 @@ class Tokenizer:
     Attributes:
         pad: id that fills up short prompts.
         limit: longest row that the files say the model takes, special tokens included; None for no limit.
+        pad_left, cut_left: whether rows are filled, and cut, at their beginning, as no published FLUX.1 does.
     """
 
     backend: Backend
     pad: int
     limit: int | None = None
+    pad_left: bool = False
+    cut_left: bool = False
 
     @property
     def special(self) -> int:
@@ -53,18 +61,18 @@ class Tokenizer:
 
     def longest(self, prompts: Sequence[str]) -> int:
         """Return the length that the longest of the prompts has, special tokens included."""
-        rows = self.backend.encode_batch(list(prompts), add_special_tokens=True)
-        return max((len(row.ids) for row in rows), default=0)
+        return max((len(row.ids) for row in self._rows(prompts, special=True)), default=0)
 
     def fit(self, prompts: Sequence[str], length: int) -> Ids:
-        """Return rows of exactly `length` ids: cut before the end token, or padded after it."""
+        """Return rows of exactly `length` ids: cut inside the special tokens, or padded outside them."""
         room = max(length - self.special, 0)
         rows, cut = [], []
-        for row in self.backend.encode_batch(list(prompts), add_special_tokens=False):
+        for row in self._rows(prompts, special=False):
             cut.append(max(len(row.ids) - room, 0))
-            row.truncate(room)
+            row.truncate(room, direction="left" if self.cut_left else "right")
             ids = self.backend.post_process(row).ids[:length]
-            rows.append(ids + [self.pad] * (length - len(ids)))
+            padding = [self.pad] * (length - len(ids))
+            rows.append(padding + ids if self.pad_left else ids + padding)
         return Ids(ids=torch.tensor(rows, dtype=torch.int64).reshape(len(rows), length), cut=tuple(cut))
 
     def places(self, prompt: str, length: int) -> list[tuple[int, int]]:
@@ -76,6 +84,11 @@ class Tokenizer:
     def encode(self, prompts: Sequence[str], length: int) -> Int[Tensor, "B T"]:
         """Return the ids of `fit` alone."""
         return self.fit(prompts, length).ids
+
+    def _rows(self, prompts: Sequence[str], *, special: bool) -> list[Encoding]:
+        with _telling("the tokenizer cannot read the prompt"):
+            rows: list[Encoding] = self.backend.encode_batch(list(prompts), add_special_tokens=special)
+            return rows
 
 
 def load_tokenizer(source: str | Path) -> Tokenizer:
@@ -97,31 +110,37 @@ def load_tokenizer(source: str | Path) -> Tokenizer:
     backend = names[found](folder / found, tokens)
     backend.no_truncation()
     backend.no_padding()
-    return Tokenizer(backend=backend, pad=_pad(backend, tokens, folder), limit=_limit(tokens))
+    return Tokenizer(
+        backend=backend,
+        pad=_pad(backend, tokens, folder),
+        limit=_limit(tokens),
+        pad_left=tokens.get("padding_side") == "left",
+        cut_left=tokens.get("truncation_side") == "left",
+    )
 
 
 def _json(path: Path, tokens: dict[str, Any]) -> Backend:
     content = read_object(path)
     if not isinstance(content.get("model"), dict):
         raise BadFile(f"{path} has no `model`", hint="it should be a tokenizer.json of the tokenizers library")
-    try:
+    with _telling(f"{path} cannot be read"):
         return Backend.from_str(json.dumps(content))
-    except BaseException as error:
-        if type(error) is not Exception:  # the library raises this bare kind for whatever it cannot read
-            raise
-        raise BadFile(f"{path} cannot be read: {error}", hint="it should be of the tokenizers library") from None
 
 
 def _clip(path: Path, tokens: dict[str, Any]) -> Backend:
     merges = path.with_name("merges.txt")
     if not merges.is_file():
         raise MissingParts(f"{path} lacks its merges.txt", hint=f"put it into {path.parent}")
-    lines = _text(merges).splitlines()
-    return clip_bpe.build(read_object(path), lines, start=tokens.get("bos_token"), end=tokens.get("eos_token"))
+    lines, vocab = _text(merges).splitlines(), read_object(path)
+    if not all(type(number) is int and 0 <= number < MOST for number in vocab.values()):
+        raise BadFile(f"{path} is no table of words and their numbers", hint=AGAIN)
+    with _telling(f"{path} cannot be read"):
+        return clip_bpe.build(vocab, lines, start=tokens.get("bos_token"), end=tokens.get("eos_token"))
 
 
 def _sentencepiece(path: Path, tokens: dict[str, Any]) -> Backend:
-    return sentencepiece.build(path.read_bytes(), end=tokens.get("eos_token"), source=str(path))
+    with _telling(f"{path} cannot be read"):
+        return sentencepiece.build(_bytes(path), end=tokens.get("eos_token"), source=str(path))
 
 
 # File names in the order in which they are preferred.
@@ -136,32 +155,51 @@ def read_object(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(_text(path))
-    except json.JSONDecodeError as error:
-        raise BadFile(f"{path} is not JSON ({error})", hint="download it again") from None
+    except (ValueError, RecursionError) as error:
+        raise BadFile(f"{path} is not JSON ({error})", hint=AGAIN) from None
     if not isinstance(content, dict):
-        raise BadFile(f"{path} holds no JSON object", hint="download it again")
+        raise BadFile(f"{path} holds no JSON object", hint=AGAIN)
     return content
 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return _bytes(path).decode("utf-8")
     except UnicodeDecodeError:
-        raise BadFile(f"{path} is not a text file", hint="download it again") from None
+        raise BadFile(f"{path} is not a text file", hint=AGAIN) from None
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadFile(f"{path} cannot be read: {error.strerror or error}", hint="check its rights") from None
+
+
+@contextmanager
+def _telling(what: str) -> Iterator[None]:
+    """Say what the tokenizers library finds wrong; it raises a bare `Exception`, or panics."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error) is not Exception and type(error).__name__ != "PanicException":
+            raise
+        raise BadFile(f"{what}: {error}", hint="the tokenizer's files are broken: download them again") from None
 
 
 def _special_tokens(folder: Path) -> dict[str, Any]:
-    """Return what the configurations in a folder say, special tokens as plain strings."""
+    """Return what the configurations in a folder say, special tokens as plain strings, null where they are none."""
     merged: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (folder / name).is_file():
             merged |= read_object(folder / name)
-    return {key: value.get("content", value) if isinstance(value, dict) else value for key, value in merged.items()}
+    plain = {key: value.get("content", value) if isinstance(value, dict) else value for key, value in merged.items()}
+    return plain | {key: None for key in SPECIAL if not isinstance(plain.get(key), str)}
 
 
 def _pad(backend: Backend, tokens: dict[str, Any], folder: Path) -> int:
     for token in (tokens.get("pad_token"), *GUESSES):
-        pad = backend.token_to_id(token) if isinstance(token, str) else None
+        pad = None if token is None else backend.token_to_id(token)
         if pad is not None:
             return int(pad)
     raise BadFile(f"the tokenizer in {folder} names no padding", hint="give `pad_token` in its tokenizer_config.json")

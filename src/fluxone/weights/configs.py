@@ -7,7 +7,6 @@ Source: the configs' defaults are those of huggingface/diffusers 0.42 and huggin
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -376,6 +375,6 @@ def _activation(name: object, what: str, said: object) -> str:
 
 def _number(config: Config, key: str, default: float, path: object) -> float:
     value = config.get(key, default)
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise BadFile(f"{path}: {key} is {value!r:.80}", hint="a number is needed")
+    if type(value) not in (int, float) or not abs(value) <= LARGE:
+        raise BadFile(f"{path}: {key} is {value!r:.80}", hint=f"a number of at most {LARGE:,} is needed")
     return float(value)

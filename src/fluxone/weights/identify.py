@@ -36,7 +36,7 @@ def variant_of(found: Source, flux: FluxShape, autoencoder: AutoEncoderShape, ro
     What the files say of its conditions goes before the row: a network that takes a mask takes it in every row.
     """
     kind = condition(flux, autoencoder.factor)
-    row = row_of(flux, kind) if row is None else row
+    row = row_of(flux, kind, found.pipeline) if row is None else row
     if kind is not None:
         row = replace(row, takes=(kind,))
     takes = tuple(own for own in row.takes if own is kind or not own.wide)
@@ -46,12 +46,18 @@ def variant_of(found: Source, flux: FluxShape, autoencoder: AutoEncoderShape, ro
     return configs.read_scheduler(read_json(found.scheduler), row, found.scheduler)
 
 
-def row_of(flux: FluxShape, kind: Kind | None = None) -> Variant:
-    """The row with these very numbers, else one of this kind, else that with, or without, distilled guidance."""
+def row_of(flux: FluxShape, kind: Kind | None = None, pipeline: str = "") -> Variant:
+    """The row that an index tells (Kontext's network has Dev's numbers), else that with these very numbers, else one
+    of this kind, else that with, or without, distilled guidance.
+
+    Args:
+        pipeline: diffusers' class for the model, or empty.
+    """
     rows = list(VARIANTS.values())
+    told = [row for row in rows if row.takes and row.pipeline == pipeline and row.wide is kind]
     same = [known for known in rows if known.shape == flux]
     alike = [known for known in rows if kind is not None and kind in known.takes]
-    return next(iter(same + alike), DEV if flux.guided else SCHNELL)
+    return next(iter(told + same + alike), DEV if flux.guided else SCHNELL)
 
 
 def condition(flux: FluxShape, factor: int = CELL) -> Kind | None:

@@ -142,7 +142,7 @@ def _variant(source: Source) -> tuple[str | None, list[str]]:
         factor = identify.shape_of(source.parts[AUTOENCODER], configs.read_autoencoder, sizes.autoencoder).factor
     kind = identify.condition(flux, factor)
     notes = [] if kind is None else [f"it takes a {kind.value}: {flux.in_channels} channels"]
-    return identify.row_of(flux, kind).name, notes
+    return identify.row_of(flux, kind, source.pipeline).name, notes
 
 
 def _part(part: Part) -> PartReport:

@@ -37,10 +37,16 @@ HOW = (
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A model's parts as they were found. `left_out`: parts that the folder's index says it does without."""
+    """A model's parts as they were found.
+
+    Attributes:
+        pipeline: diffusers' class for the model, where a folder's index names it.
+        left_out: parts that the folder's index says it does without.
+    """
 
     path: Path
     layout: str
+    pipeline: str = ""
     parts: dict[str, Part] = field(default_factory=dict)
     tokenizers: dict[str, Path] = field(default_factory=dict)
     scheduler: Path | None = None
@@ -103,6 +109,7 @@ def in_folder(path: Path, *, skip: Collection[str] = ()) -> Source:
     return Source(
         path=path,
         layout="diffusers folder",
+        pipeline=kind,
         parts=parts,
         tokenizers=words,
         scheduler=scheduler if scheduler.is_file() else None,

@@ -89,7 +89,7 @@ def save_folder(
             shutil.copytree(source, folder / name, copy_function=shutil.copyfile)
         _json(folder / SCHEDULER, configs.write_scheduler(variant))
         present = {name: value if (folder / name).is_dir() else [None, None] for name, value in CLASSES.items()}
-        _json(folder / INDEX, {"_class_name": "FluxPipeline", **present})
+        _json(folder / INDEX, {"_class_name": variant.pipeline, **present})
 
 
 def save_file(

@@ -118,6 +118,14 @@ def test_the_caller_may_put_other_latents_in(name: str) -> None:
     assert (step.x > 90).all()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_levels_may_be_equal_as_near_1_they_are_in_float32(name: str) -> None:
+    """Schedules of very large pictures are so dense there that neighbours round to the same number."""
+    picture, start = torch.randn(2, 5, dtype=torch.float64), torch.randn(2, 5, dtype=torch.float64)
+    end = walk(name, lambda x, s: (x - picture) / s, start, [1.0, 1.0, 1.0, 0.5, 0.5, 0.0])[-1]
+    torch.testing.assert_close(end.x, picture, rtol=0, atol=1e-12)
+
+
 def test_no_steps_are_no_steps() -> None:
     for name in NAMES:
         assert walk(name, world, torch.zeros(1), [0.0]) == []

@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
+from fluxone.errors import BadRequest
 from fluxone.sampling import schedule
 from fluxone.sampling.schedule import SCHEDULES, Shift, beta_quantile, beta_share, given, remaining, shift_mu
 
@@ -33,6 +34,12 @@ def test_the_shifted_schedule_has_the_published_numbers(
     assert sigmas[0] == 1 and sigmas[-1] == 0 and len(sigmas) == 29
     assert sigmas[1:4] == pytest.approx(first, abs=1e-6)
     assert sigmas[-2] == pytest.approx(last, abs=1e-6)
+
+
+def test_a_shift_that_no_number_holds_is_refused() -> None:
+    assert shift_mu(4096, Shift(top=79.0)) == 79.0
+    with pytest.raises(BadRequest, match="4096 tokens would have its schedule shifted by 81; check base_shift"):
+        shift_mu(4096, Shift(top=81.0))
 
 
 def test_four_steps_have_the_published_numbers() -> None:

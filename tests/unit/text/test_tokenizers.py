@@ -73,6 +73,12 @@ def test_padding_and_limit_come_from_the_configuration(pad: object, tmp_path: Pa
     assert (endless.limit, endless.pad) == (None, 0)
 
 
+def test_rows_may_be_filled_and_cut_at_their_beginning(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(write_words(tmp_path, {"padding_side": "left", "truncation_side": "left"}))
+    assert tokenizer.encode(["a", "a fox a fox a"], 4).tolist() == [[0, 0, 3, 1], [3, 4, 3, 1]]
+    assert tokenizer.encode(["fox a a a"], 3).tolist() == [[3, 3, 1]]
+
+
 def test_spiece_model_alone_is_enough(tmp_path: Path) -> None:
     (tmp_path / "spiece.model").write_bytes(spiece(*T5_PIECES))
     tokenizer = load_tokenizer(tmp_path)
@@ -93,6 +99,17 @@ def foreign_merges(folder: Path) -> None:
     vocab = {"<|startoftext|>": 0, "<|endoftext|>": 1, "f": 2}
     (folder / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
     (folder / "merges.txt").write_text("#version: 0.2\nf o\n", encoding="utf-8")
+
+
+def numbers_that_are_none(folder: Path) -> None:
+    foreign_merges(folder)
+    (folder / "vocab.json").write_text('{"<|startoftext|>": 0, "<|endoftext|>": "one"}', encoding="utf-8")
+
+
+def characters_that_are_none(folder: Path) -> None:
+    """A SentencePiece model whose table of characters is one byte long."""
+    table = b"\x12" + varint(1) + b"\xff"
+    (folder / "spiece.model").write_bytes(spiece(*T5_PIECES) + b"\x1a" + varint(len(table)) + table)
 
 
 def no_padding(folder: Path) -> None:
@@ -116,6 +133,9 @@ BROKEN: dict[str, tuple[Callable[[Path], None], type[FluxoneError], str]] = {
     "a list": (text("[1]"), BadFile, "no JSON object"),
     "another JSON": (text('{"hello": 1}'), BadFile, "`model`"),
     "another kind": (text('{"model": {"type": "Nope"}}'), BadFile, "cannot be read"),
+    "deep JSON": (text("[" * 100_000), BadFile, "not JSON"),
+    "words without numbers": (numbers_that_are_none, BadFile, "numbers"),
+    "a table of no characters": (characters_that_are_none, BadFile, "cannot be read"),
     "no padding": (no_padding, BadFile, "pad_token"),
     "not SentencePiece": (text(b"hello world", "spiece.model"), BadFile, "SentencePiece"),
     "cut SentencePiece": (text(spiece(*T5_PIECES)[:40], "spiece.model"), BadFile, "SentencePiece"),
@@ -130,6 +150,25 @@ def test_broken_folders_say_what_is_wrong(name: str, tmp_path: Path) -> None:
     with pytest.raises(error, match=words) as caught:
         load_tokenizer(tmp_path)
     assert str(tmp_path) in str(caught.value) or "vocabulary" in str(caught.value)
+
+
+def test_a_tokenizer_that_cannot_read_says_so(tmp_path: Path) -> None:
+    Backend(models.WordLevel({"<pad>": 0, "a": 1}, unk_token="<unk>")).save(str(tmp_path / "tokenizer.json"))
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.encode(["a"], 2).tolist() == [[1, 0]]
+    for read in (tokenizer.longest, lambda prompts: tokenizer.fit(prompts, 2)):
+        with pytest.raises(BadFile, match="cannot read the prompt"):
+            read(["fox"])
+
+
+@pytest.mark.parametrize("odd", [5, None, ["a"], {"a": 1}, {"content": 5}])
+def test_special_tokens_that_are_none_are_guessed(odd: object, tmp_path: Path) -> None:
+    config = dict.fromkeys(("pad_token", "bos_token", "eos_token", "model_max_length"), odd)
+    tokenizer = load_tokenizer(write_words(tmp_path, config))
+    assert tokenizer.encode(["a"], 3).tolist() == [[3, 1, 0]]
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "spiece.model").write_bytes(spiece(*T5_PIECES))
+    assert load_tokenizer(tmp_path).encode(["a"], 3).tolist() == [[3, 1, 0]]
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ def test_a_folder(tmp_path: Path) -> None:
         assert (part.numbers, part.bytes) == (numbers, 4 * numbers)
         assert part.precision == {"float32": numbers}
     assert json.loads(json.dumps(report.as_dict()))["parts"][0]["layout"] == "diffusers transformer"
+    (folder / "model_index.json").write_text('{"_class_name": "FluxKontextPipeline"}')
+    assert inspect(folder).variant == "kontext"
 
 
 def test_a_file_tells_what_it_lacks_and_of_which_precision_it_is(tmp_path: Path) -> None:

@@ -156,6 +156,17 @@ def test_which_variant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_bundle(guided, recipe=CPU).variant.steps == 7
 
 
+def test_an_index_tells_what_the_numbers_do_not(tmp_path: Path) -> None:
+    """Kontext's network has Dev's numbers, but diffusers saves it as a pipeline of its own."""
+    folder = tiny.folder(tmp_path / "model")
+    for name, takes in (("FluxKontextPipeline", (Kind.REFERENCE,)), ("FluxFillPipeline", ()), ("FluxPipeline", ())):
+        (folder / "model_index.json").write_text(json.dumps({"_class_name": name}))
+        found = load_bundle(str(folder), recipe=CPU).variant
+        assert found.takes == takes
+        assert found.pipeline == (name if takes else DEV.pipeline)
+        assert load_bundle(str(folder), variant="krea", recipe=CPU).variant.takes == ()
+
+
 @pytest.mark.parametrize(("channels", "kind"), [(32, Kind.CONTROL), (32 + 4 * 4, Kind.FILL)])
 def test_the_channels_tell_the_condition_whatever_row_is_named(channels: int, kind: Kind, tmp_path: Path) -> None:
     """The autoencoder has 2 px a cell: a token's mask is of 4 x 4."""

@@ -17,7 +17,7 @@ from torch import nn
 from fluxone.errors import BadFile, BadWeights, CannotWrite
 from fluxone.nn.transformer import Flux
 from fluxone.recipe import Recipe
-from fluxone.variants import DEV
+from fluxone.variants import DEV, KONTEXT
 from fluxone.weights import save
 from fluxone.weights.load import load_bundle
 from fluxone.weights.save import save_file, save_folder
@@ -59,6 +59,11 @@ def test_dtype_and_a_model_without_encoders(tmp_path: Path) -> None:
     assert bundle.t5 is None
     assert bundle.clip is None
     tiny.equal(bundle.transformer, tiny.network("transformer").bfloat16())
+
+
+def test_an_index_names_diffusers_class_for_the_row(tmp_path: Path) -> None:
+    save_folder(tmp_path / "m", **parts() | {"variant": replace(KONTEXT, shape=tiny.FLUX)})
+    assert load_bundle(str(tmp_path / "m"), recipe=words(tmp_path)).variant.takes == KONTEXT.takes
 
 
 def test_an_older_model_is_replaced_and_nothing_else(tmp_path: Path) -> None:

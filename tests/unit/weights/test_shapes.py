@@ -115,6 +115,8 @@ REFUSED: list[tuple[Read, dict[str, Any], dict[str, Any], str]] = [
         {"use_dynamic_shifting": False, "shift": 0},
         "shift is 0; a number above 0",
     ),
+    (lambda c, p: configs.read_scheduler(c, DEV, p), PLAN, {"shift": 10**400, "use_dynamic_shifting": False}, "shift"),
+    (lambda c, p: configs.read_scheduler(c, DEV, p), PLAN, {"base_shift": 1e7}, "base_shift is 10000000.0"),
     (lambda c, p: configs.read_scheduler(c, DEV, p), PLAN, {"shift_terminal": 0.1}, "shift_terminal is 0.1"),
     (
         lambda c, p: configs.read_scheduler(c, DEV, p),
