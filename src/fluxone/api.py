@@ -153,32 +153,24 @@ class FluxPipeline(Adapting, Guiding):
         negative_pooled_prompt_embeds: Tensor | None = None,
         joint_attention_kwargs: Mapping[str, Any] | None = None,
     ) -> FluxPipelineOutput | tuple[Images]:
-        """Make pictures; None is the variant's own default, or off.
+        """Make pictures; None is the variant's own default, or off. docs/python.md shows what goes together.
 
         Args:
             prompt, prompt_2: for CLIP and for T5; T5 reads `prompt` too unless `prompt_2` is given.
-            negative_prompt: what to avoid, with `true_cfg_scale` above 1.
             height, width: px, rounded down to whole tokens (16 px for FLUX.1's autoencoder) with a notice.
             sigmas: own noise levels before the variant's shift, without the last 0.
-            seed: of the first picture; the others have the next ones. Without seed and generator: torch's global.
-            generator: one for all pictures, or a list with one a picture; noise is drawn as diffusers draws it.
-            latents: noise to start from, packed (B, L, 64) or (B, 16, h, w).
+            seed, generator: of the first picture, the others have the next ones; or one for all, or a list. None is
+                torch's global. Noise is drawn as diffusers draws it; `latents` (B, L, 64) or (B, 16, h, w) replace it.
             emphasis: whether `(red:1.3)` weighs words: `off` as in diffusers, `auto` where a number is given, `on`.
-            image, strength: picture to start from, and how much of it to forget, 0 to 1. To a model that takes
-                references (Kontext) the image is one, unless it has a mask.
-            mask_image: white where `image` is repainted: by the network where it takes masks (Fill), else by
-                putting the rest back after each step.
-            control_image: edges or depths to follow, for a model that takes them, or for its ControlNets: one each.
-            controlnet_conditioning_scale, control_guidance_start, control_guidance_end, control_mode: how strongly
-                ControlNets work, between which shares of the steps, and what their pictures show (Union).
-            ip_adapter_image, negative_ip_adapter_image: what IP-Adapters look at, one picture or list each; black
-                on the negative side if not given. With `_embeds`: the pictures' vectors.
-            reference_images, reference_layout: more references, each for all pictures, and how they are placed:
-                `offset`, `index` or `stitched`.
-            auto_resize: whether references are brought to the sizes that the model was trained on.
+            image, strength, mask_image: picture to start from, how much of it to forget, and where it is repainted
+                (white). To a model that takes references (Kontext) the image is one, unless it has a mask.
+            control_image: for a model that takes edges or depths, or one for each of its ControlNets.
+            ip_adapter_image: one picture, or list, for each IP-Adapter; on the negative side black if not given.
+            reference_images, reference_layout: more references, placed by `offset`, `index` or `stitched`;
+                `auto_resize` brings them to the sizes that the model was trained on.
             output_type: `pil`, `np` (B H W 3, 0..1), `pt` (B 3 H W, 0..1), `latent` (packed).
-            callback_on_step_end: called with (pipe, step, timestep, tensors); latents that it returns replace
-                those of the walk, and setting `pipe._interrupt` ends it.
+            callback_on_step_end: called with (pipe, step, timestep, tensors); latents that it returns replace the
+                walk's, and setting `pipe._interrupt` ends it.
 
         Raises:
             BadRequest: arguments contradict each other or the model.
