@@ -169,16 +169,12 @@ class FluxPipeline(Adapting, Guiding):
             reference_images, reference_layout: more references, placed by `offset`, `index` or `stitched`;
                 `auto_resize` brings them to the sizes that the model was trained on.
             output_type: `pil`, `np` (B H W 3, 0..1), `pt` (B 3 H W, 0..1), `latent` (packed).
-            callback_on_step_end: called with (pipe, step, timestep, tensors); latents that it returns replace the
-                walk's, and setting `pipe._interrupt` ends it.
+            callback_on_step_end: called with (pipe, step, timestep, tensors); may give other latents back.
 
         Raises:
-            BadRequest: arguments contradict each other or the model.
-            BrokenModel: the model computed NaN or infinity.
+            BadRequest, BrokenModel: arguments contradict each other or the model; or it computed NaN or infinity.
         """
-        arguments = dict(locals())
-        del arguments["self"]
-        return self._run(Call(**arguments))
+        return self._run(Call(**{name: value for name, value in locals().items() if name != "self"}))
 
     def _run(self, call: Call) -> FluxPipelineOutput | tuple[Images]:
         output = pick(OUTPUTS, call.output_type, "output type")
