@@ -59,6 +59,7 @@ class FluxPipeline(Adapting, Guiding):
         torch_dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
         quant: str | None = None,
+        quant_t5: str | None = None,
         offload: str | None = None,
         compile: bool = False,
         attention: str | None = None,
@@ -75,6 +76,7 @@ class FluxPipeline(Adapting, Guiding):
 
         Args:
             torch_dtype: of transformer and text encoders; None is float32 on a CPU, else bfloat16.
+            quant, quant_t5: fp8, int8, int8-dynamic or nf4, for the transformer's blocks and for the T5 encoder.
             device: where it runs; None picks the best there is. Parts go there when they are first needed.
             variant: name of the row whose defaults apply, where the files cannot tell.
             vae, text_encoder, text_encoder_2: files or folders of parts that the source lacks.
@@ -86,11 +88,11 @@ class FluxPipeline(Adapting, Guiding):
         Raises:
             UserError: the model cannot be found, fetched, read or completed; each its own kind.
         """
-        if quant is not None:
-            raise BadRequest(f"quant is {quant!r}", hint="this version of fluxone does not quantize; leave it out")
         recipe = Recipe(
             dtype=_dtype_name(torch_dtype),
             device=None if device is None else str(device),
+            quant=quant,
+            quant_t5=quant_t5,
             offload=offload or "none",
             compat=compat or "exact",
             attention=attention or "sdpa",

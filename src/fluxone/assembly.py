@@ -1,9 +1,10 @@
 """Variant + recipe -> pipeline, in one fixed order.
 
-    load (meta device, then the files' own memory) -> attention backend -> compile each block -> offload -> adapters
+    load (meta device, then the files' own memory) -> quantize -> attention backend -> compile each block -> offload
+        -> adapters
 
 Adapters work beside the layers, so they come last and can be changed later. What comes later in other versions has
-its place here: quantizing before splitting over devices, and the trunk's runner outermost. The file is not called
+its place here: splitting over devices after quantizing, and the trunk's runner outermost. The file is not called
 `assemble`, because then `fluxone.assemble` would be the file and not the function.
 """
 
@@ -22,6 +23,7 @@ from fluxone.lora.load import load_lora
 from fluxone.nn.attention import ATTENTION
 from fluxone.offload import Offload
 from fluxone.pipeline import Pipeline
+from fluxone.quant.apply import prepare, quantize
 from fluxone.recipe import Recipe
 from fluxone.text.encode import TextEncoders
 from fluxone.text.tokenizers import load_tokenizer
@@ -42,7 +44,10 @@ def assemble(source: Variant | str, recipe: Recipe | None = None, *, variant: st
     recipe = settle(recipe or Recipe())
     attend = pick(ATTENTION, recipe.attention, "attention backend")
     name = source.name if isinstance(source, Variant) else source
-    bundle = load_bundle(name, variant=variant, recipe=replace(recipe, device=None))
+    bundle = load_bundle(name, variant=variant, recipe=replace(recipe, device=None), prepare=prepare)
+    for network, quant in ((bundle.transformer, recipe.quant), (bundle.t5, recipe.quant_t5)):
+        if network is not None and quant is not None:
+            quantize(network, quant, getattr(torch, str(recipe.dtype)))
     if isinstance(source, Variant):
         bundle = replace(bundle, variant=_with_files(source, bundle.variant))
     bundle.transformer.attend = attend
@@ -87,6 +92,8 @@ def settle(recipe: Recipe) -> Recipe:
     Raises:
         BadRequest: the device is not there, or two fields exclude each other.
     """
+    if "packed" in (recipe.quant, recipe.quant_t5) and (recipe.device or best_device()) != "cpu":
+        raise BadRequest("quant packed is for CPUs", hint="use fp8 or int8-dynamic, or device cpu")
     if recipe.compile and recipe.offload == "block":
         raise BadRequest("compile and offload block are both on", hint="compiled blocks stay: use offload model")
     device = recipe.device or best_device()

@@ -23,17 +23,26 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+LONGEST = 1200  # characters of a message: names in files can be as long as their writer wished
+
 
 class FluxoneError(Exception):
     """Base of all errors raised on purpose. `hint` is one sentence on what to do."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        super().__init__(_short(message))
+        self.message = _short(message)
+        self.hint = None if hint is None else _short(hint)
 
     def __str__(self) -> str:
         return self.message if self.hint is None else f"{self.message}; {self.hint}"
+
+
+def _short(text: str) -> str:
+    """The text without its middle if it is very long, and without what no terminal or file can hold."""
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 3 :]}"
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class UserError(FluxoneError):
@@ -85,8 +94,9 @@ def pick(table: Mapping[str, T], name: str, what: str) -> T:
     Raises:
         UnknownName: no row has that name.
     """
-    if name in table:
-        return table[name]
-    near = difflib.get_close_matches(name, table, n=1)
+    word = str(name)  # a picture's record may give anything for a name
+    if word == name and word in table:
+        return table[word]
+    near = difflib.get_close_matches(word[:80], table, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(sorted(table))}"
     raise UnknownName(f"no {what} is called {name!r}", hint=hint)

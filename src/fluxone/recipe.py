@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from fluxone.errors import BadRequest, pick
 
@@ -11,6 +11,13 @@ OFFLOADS = {
     "none": "everything stays on the device",
     "model": "each part comes to the device when its turn comes",
     "block": "the transformer's blocks come one by one",
+}
+QUANTS = {
+    "fp8": "8-bit floating-point weights, computed in the dtype",
+    "int8": "8-bit whole-number weights, computed in the dtype",
+    "int8-dynamic": "the same, and activations in 8 bits as well, a scale a token: the fastest",
+    "nf4": "4-bit weights, computed in the dtype: the smallest",
+    "packed": "the same weights in the order in which this CPU multiplies them: nothing is lost, for CPUs alone",
 }
 COMPATS = {
     "exact": "float32 sigma, time and guidance; noise drawn in float32",
@@ -27,6 +34,8 @@ class Recipe:
     Attributes:
         dtype: of the transformer and text encoders; None is float32 on a CPU, else bfloat16.
         device: as torch writes it, `cpu`, `cuda`, `cuda:1`, `mps`; None picks the best there is.
+        quant: row of `QUANTS`, for the transformer's blocks; None keeps the dtype.
+        quant_t5: the same for the T5 encoder, which is quantized apart.
         offload: row of `OFFLOADS`.
         compat: row of `COMPATS`: whose rounding and padding to follow.
         adapters: LoRAs and their relatives as `FILE` or `FILE:SCALE`; a hub id or `civitai:VERSION` serves as FILE.
@@ -41,6 +50,8 @@ class Recipe:
 
     dtype: str | None = None
     device: str | None = None
+    quant: str | None = None
+    quant_t5: str | None = None
     offload: str = "none"
     compat: str = "exact"
     attention: str = "sdpa"
@@ -59,9 +70,26 @@ class Recipe:
     token: str | None = None
 
     def __post_init__(self) -> None:
+        for item in fields(self):  # a picture's record may say anything
+            value = getattr(self, item.name)
+            if not _fits(value, str(item.type)):
+                raise BadRequest(f"{item.name} is {value!r:.80}", hint=f"{item.type} is needed")
         if self.dtype is not None:
             pick(DTYPES, self.dtype, "dtype")
+        for name in (self.quant, self.quant_t5):
+            if name is not None:
+                pick(QUANTS, name, "quantization")
         pick(OFFLOADS, self.offload, "offload")
         pick(COMPATS, self.compat, "compat profile")
         if self.device is not None and self.device.split(":")[0] not in ("cpu", "cuda", "mps", "xpu"):
             raise BadRequest(f"device is {self.device!r}", hint="use cpu, cuda, cuda:N, mps or xpu")
+
+
+def _fits(value: object, kind: str) -> bool:
+    """Whether a field's value is of the kind that its annotation names."""
+    own, _, empty = kind.partition(" | ")
+    if value is None:
+        return empty == "None"
+    if own == "tuple[str, ...]":
+        return isinstance(value, tuple) and all(isinstance(text, str) for text in value)
+    return isinstance(value, {"str": str, "bool": bool}.get(own, object))

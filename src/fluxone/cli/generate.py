@@ -67,6 +67,8 @@ class Asked(Beside):
     strength: float | None = None
     device: str | None
     dtype: str | None
+    quant: str | None = None
+    quant_t5: str | None = None
     offload: str
     compat: str
     tiled: bool
@@ -122,6 +124,8 @@ class Asked(Beside):
         return Recipe(
             dtype=self.dtype,
             device=self.device,
+            quant=self.quant,
+            quant_t5=self.quant_t5,
             offload=self.offload,
             compat=self.compat,
             adapters=self.loras,
@@ -260,6 +264,8 @@ OPTIONS: list[click.Parameter] = [
     click.Option(["--strength"], type=float, help="With --init: 0 keeps it, 1 forgets it. Default: 0.6."),
     click.Option(["--device"], metavar="NAME", help=options.DEVICE_HELP),
     click.Option(["--dtype"], metavar="NAME", help=options.DTYPE_HELP),
+    click.Option(["--quant"], metavar="NAME", help=options.QUANT_HELP),
+    click.Option(["--quant-t5"], metavar="NAME", help="The same for the T5 encoder."),
     click.Option(["--offload"], default="none", metavar="NAME", help=options.OFFLOAD_HELP),
     click.Option(["--compat"], default="exact", metavar="NAME", help=options.COMPAT_HELP),
     click.Option(["--tiled"], is_flag=True, help="Decode in tiles: less memory."),

@@ -6,6 +6,7 @@ import click
 
 from fluxone.cli import console
 from fluxone.cli.pull import pull, size
+from fluxone.cli.quantize import quantize
 from fluxone.variants import VARIANTS, Variant
 
 
@@ -84,3 +85,4 @@ def _where(row: dict[str, object]) -> str:
 
 
 command.add_command(pull)
+command.add_command(quantize)

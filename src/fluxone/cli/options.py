@@ -10,7 +10,7 @@ import click
 
 from fluxone.errors import BadFile, BadRequest, pick
 from fluxone.geometry import Resolution
-from fluxone.recipe import COMPATS, DTYPES, OFFLOADS
+from fluxone.recipe import COMPATS, DTYPES, OFFLOADS, QUANTS
 from fluxone.request import EMPHASES
 from fluxone.variants import VARIANTS
 
@@ -38,6 +38,7 @@ class Seed(click.ParamType):  # type: ignore[type-arg]  # generic in new clicks 
 
 DEVICE_HELP = "cpu, cuda, cuda:1, mps; the best there is by default."
 DTYPE_HELP = f"{', '.join(DTYPES)}; float32 on a CPU, else bfloat16 by default."
+QUANT_HELP = f"{', '.join(QUANTS)}: the transformer's blocks in fewer bits."
 OFFLOAD_HELP = f"{', '.join(OFFLOADS)}: what may wait outside the device."
 COMPAT_HELP = f"{', '.join(COMPATS)}: whose rounding and padding to follow."
 EMPHASIS_HELP = f"{', '.join(EMPHASES)}: whether (red:1.3) weighs words; auto where a bracket has a number."

@@ -113,9 +113,12 @@ def recipe_of(entry: Record, *, device: str | None, offload: str, loras: tuple[s
     Args:
         loras: in place of the record's, which names files without their folders.
     """
-    known = {field.name for field in fields(Recipe)}
-    kept = {name: value for name, value in entry.recipe.items() if name in known}
-    adapters = loras or tuple(kept.get("adapters", ()))
+    from fluxone.provenance import PLACES, SECRET
+
+    known = {field.name for field in fields(Recipe)} - PLACES - SECRET
+    lists = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.recipe.items()}
+    kept: dict[str, Any] = {name: value for name, value in lists.items() if name in known}
+    adapters = loras or kept.get("adapters", ())
     return Recipe(**{**kept, "device": device, "offload": offload, "adapters": adapters})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -25,7 +26,9 @@ def matmul(q: Heads, k: Heads, v: Heads) -> Heads:
     whose backward pass does not use the bfloat16 units.
     """
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    out: Tensor = scores.float().softmax(-1).to(v.dtype) @ v
+    if torch.is_grad_enabled():
+        scores = scores.float()  # for the way back; on the way there the sums are float32 whatever comes in
+    out: Tensor = scores.softmax(-1).to(v.dtype) @ v
     return out
 
 

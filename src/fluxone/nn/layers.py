@@ -156,13 +156,14 @@ class SingleBlock(nn.Module):
         self.linear1 = nn.Linear(hidden, 3 * hidden + inner)
         self.linear2 = nn.Linear(hidden + inner, hidden)
         self.norm = QKNorm(hidden // heads)
+        self.activation = nn.GELU(approximate="tanh")
 
     def forward(self, x: Stream, modulation: Float[Tensor, "#B 3 C"], pe: Rotation, attend: Attend) -> Stream:
         shift, scale, gate = modulation[:, :, None].unbind(1)
         qkv, wide = self.linear1(normalise(x, shift, scale)).split(self.sizes, dim=-1)
         qkv = qkv.unflatten(-1, (3, self.heads, -1))
         mixed = attention(self.norm(qkv[:, :, :2]), qkv[:, :, 2], pe, attend)
-        out: Tensor = self.linear2(torch.cat((mixed, F.gelu(wide, approximate="tanh")), dim=-1))
+        out: Tensor = self.linear2(torch.cat((mixed, self.activation(wide)), dim=-1))
         return x + gate * out
 
 

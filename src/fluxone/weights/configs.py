@@ -22,6 +22,8 @@ AUTOENCODER_CLASS = "AutoencoderKL"
 SCHEDULER_CLASS = "FlowMatchEulerDiscreteScheduler"
 GATED_GELU = "gated-gelu"  # a name that means the approximation, `gelu_new`
 LARGE = 1_000_000  # no size in a config is as large
+LONG = 200  # no network has as many layers
+STAGES = 8  # nor an autoencoder as many levels, or a position as many axes
 
 
 def read_flux(config: Config, path: object) -> FluxShape:
@@ -347,15 +349,17 @@ def _refuse_unless(config: Config, allowed: Config, path: object) -> None:
 
 
 def _whole(config: Config, key: str, default: int, path: object, least: int = 1) -> int:
-    value = config.get(key, default)
-    if type(value) is not int or not least <= value <= LARGE:
-        raise BadFile(f"{path}: {key} is {value!r:.80}", hint=f"a whole number from {least} to {LARGE:,} is needed")
+    value, most = config.get(key, default), LONG if "layers" in key else LARGE
+    if type(value) is not int or not least <= value <= most:
+        raise BadFile(f"{path}: {key} is {value!r:.80}", hint=f"a whole number from {least} to {most:,} is needed")
     return value
 
 
 def _list(config: Config, key: str, default: list[int], path: object) -> list[int]:
     value = config.get(key, default)
-    if not isinstance(value, list) or not value or not all(type(size) is int and 0 < size <= LARGE for size in value):
+    if not isinstance(value, list) or not 0 < len(value) <= STAGES:
+        raise BadFile(f"{path}: {key} is {value!r:.80}", hint=f"a list of 1 to {STAGES} numbers is needed")
+    if not all(type(size) is int and 0 < size <= LARGE for size in value):
         raise BadFile(f"{path}: {key} is {value!r:.80}", hint="a list of positive whole numbers is needed")
     return value
 

@@ -34,20 +34,26 @@ def load_module(
     """Build a network and fill it from a part's files; every name and every shape must fit.
 
     Args:
-        dtype: what floating-point tensors become; None keeps each as it is stored, fp8 too.
+        dtype: what floating-point tensors become; None keeps each as it is stored, fp8 too. Buffers, which hold
+            quantized weights, have the type that they are built with.
         mmap: let parameters that need no change share the file's pages; False copies them all.
 
     Raises:
-        BadWeights: names are unknown or missing, or shapes differ.
+        BadWeights: names are unknown or missing, or shapes or packed types differ.
     """
     with torch.device("meta"):
         module = build()
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     tensors = Mapped(part.headers)
     picks = _checked(part, wanted, tensors)
+    packed = {name: buffer.dtype for name, buffer in module.named_buffers() if name in wanted}
+    for name, needed in packed.items():
+        if tensors.dtype(picks[name].names[0]) != needed:
+            raise BadWeights(f"{part.place} does not hold {name} as {needed}", hint="it is not what its metadata say")
     state: dict[str, Tensor] = {}
     for name in sorted(wanted, key=lambda name: tensors.place(picks[name].names[0])):
-        state[name] = _gather(tensors, picks[name], wanted[name], dtype=dtype, device=device, mmap=mmap)
+        kind = None if name in packed else dtype
+        state[name] = _gather(tensors, picks[name], wanted[name], dtype=kind, device=device, mmap=mmap)
     module.requires_grad_(False)
     module.load_state_dict(state, strict=True, assign=True)
     empty = [name for name, buffer in module.named_buffers() if buffer.is_meta]
@@ -67,8 +73,10 @@ def refuse_packed(part: Part) -> None:
 
 
 def first_nonfinite(module: nn.Module) -> str | None:
-    """The name of the first parameter that holds NaN or infinity, or None."""
-    for name, parameter in module.named_parameters():
+    """The name of the first parameter, or part of a packed one, that holds NaN or infinity, or None."""
+    for name, parameter in (*module.named_parameters(), *module.named_buffers()):
+        if not parameter.is_floating_point():
+            continue
         for chunk in torch.split(parameter.detach().flatten(), CHUNK):
             if not torch.isfinite(chunk.float()).all():
                 return name

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from fluxone.errors import BadFile, BadWeights, pick
 from fluxone.nn.autoencoder import AutoEncoder
@@ -28,6 +31,9 @@ from fluxone.weights.fill import refuse_packed
 from fluxone.weights.fingerprint import fingerprint
 from fluxone.weights.keymap import AUTOENCODER, CLIP, T5, TRANSFORMER
 from fluxone.weights.locate import locate
+from fluxone.weights.parts import Part
+
+M = TypeVar("M", bound=nn.Module)
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -54,11 +60,24 @@ class Bundle:
     source: str = ""
 
 
-def load_bundle(source: str, *, variant: str | None = None, recipe: Recipe) -> Bundle:
+Prepare = Callable[[nn.Module, Part], None]
+
+
+def load_bundle(
+    source: str,
+    *,
+    variant: str | None = None,
+    recipe: Recipe,
+    prepare: Prepare = lambda module, part: None,
+) -> Bundle:
     """Load the model that a registered name, hub id, folder or file stands for.
 
     The transformer and the text encoders come in the recipe's dtype, the autoencoder in float32; all are in eval
-    mode, without gradients, on the recipe's device if nothing is offloaded, else on the CPU.
+    mode, without gradients, on the recipe's device if nothing is offloaded, else on the CPU. What is to be quantized
+    comes as it is stored.
+
+    Args:
+        prepare: changes a network, still without memory, to what the files of a part hold: packed layers.
 
     Raises:
         UnknownName: the source is no name, no path and no hub id.
@@ -81,13 +100,31 @@ def load_bundle(source: str, *, variant: str | None = None, recipe: Recipe) -> B
     _check_together(flux, autoencoder, t5, clip, found.path)
     device = recipe.device if recipe.device is not None and recipe.offload == "none" else "cpu"
     dtype = _dtype(recipe)
+
+    def ready(build: Callable[[], M], name: str) -> Callable[[], M]:
+        def built() -> M:
+            module = build()
+            prepare(module, parts[name])
+            return module
+
+        return built
+
     return Bundle(
         variant=identify.variant_of(found, flux, autoencoder, row),
-        transformer=load_module(lambda: Flux(flux), parts[TRANSFORMER], dtype=dtype, device=device),
+        transformer=load_module(
+            ready(lambda: Flux(flux), TRANSFORMER),
+            parts[TRANSFORMER],
+            dtype=None if recipe.quant else dtype,
+            device=device,
+        ),
         autoencoder=load_module(
             lambda: AutoEncoder(autoencoder), parts[AUTOENCODER], dtype=torch.float32, device=device
         ),
-        t5=None if t5 is None else load_module(lambda: T5Encoder(t5), parts[T5], dtype=dtype, device=device),
+        t5=None
+        if t5 is None
+        else load_module(
+            ready(lambda: T5Encoder(t5), T5), parts[T5], dtype=None if recipe.quant_t5 else dtype, device=device
+        ),
         clip=None
         if clip is None
         else load_module(lambda: ClipTextEncoder(clip), parts[CLIP], dtype=dtype, device=device),

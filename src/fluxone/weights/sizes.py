@@ -27,9 +27,13 @@ LOG = logging.getLogger("fluxone")
 
 
 def count(names: Iterable[str], pattern: str) -> int:
-    """One more than the largest number at the pattern's group, 0 if no name matches."""
+    """How many numbers there are at the pattern's group, 0 if no name matches.
+
+    Where one is left out, its neighbours' names will be more than the network has: a file's numbers are never
+    believed to be counts, for they can be as large as their writer wished.
+    """
     found = re.compile(pattern)
-    return max((int(match[1]) + 1 for name in names if (match := found.match(name))), default=0)
+    return len({match[1] for name in names if (match := found.match(name))})
 
 
 def flux(shapes: Shapes, file: object) -> FluxShape:

@@ -1,0 +1,99 @@
+"""`native.c`, built for this machine when it is first needed and kept in the cache; None where that cannot be.
+
+A C compiler (`cc`) is enough. FLUXONE_NATIVE=0 does without it, FLUXONE_CACHE says where the result is kept.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import secrets
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SOURCE = Path(__file__).with_name("native.c")
+OPTIONS = ("-O3", "-march=native", "-ffp-contract=off", "-shared", "-fPIC")
+PATIENCE = 120  # seconds that the compiler may take
+WORDS = {torch.float32: "f32", torch.bfloat16: "bf16"}
+LOG = logging.getLogger("fluxone")
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled passes, or None without a compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None or os.name != "posix" or os.environ.get("FLUXONE_NATIVE") == "0":
+        return None
+    place = Path(os.environ.get("FLUXONE_CACHE") or Path.home() / ".cache" / "fluxone") / "native"
+    told = "\n".join((SOURCE.read_text(encoding="utf-8"), *OPTIONS, platform.machine(), _processor()))
+    path = place / f"{hashlib.sha256(told.encode()).hexdigest()[:24]}.so"
+    part = path.with_suffix(f".{secrets.token_hex(4)}.part")
+    try:
+        if not path.exists():
+            place.mkdir(parents=True, exist_ok=True)
+            command = [compiler, *OPTIONS, "-o", str(part), str(SOURCE)]
+            subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
+            part.replace(path)
+        return ctypes.CDLL(str(path))
+    except (OSError, subprocess.SubprocessError) as error:
+        LOG.info("int8 works without its compiled passes: %s", error)
+        return None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def helps(x: Tensor) -> bool:
+    """Whether the compiled passes can be used for a tensor."""
+    return x.device.type == "cpu" and x.dtype in WORDS and library() is not None
+
+
+def quantized(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (N I) as int8 numbers and their scales (N), float32, in one pass."""
+    x = x.contiguous()
+    numbers, scales = torch.empty(x.shape, dtype=torch.int8), torch.empty(x.shape[0])
+    _call("quantize", x.dtype, (x, numbers, scales), *x.shape)
+    return numbers, scales
+
+
+def finished(sums: Tensor, scales: Tensor, weights: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
+    """sums (N O, int32) * scales (N) * weights (O) + bias (O), the factors float32, as a type, in one pass."""
+    sums, bias = sums.contiguous(), bias.contiguous()
+    out = torch.empty(sums.shape, dtype=dtype)
+    _call("finish", dtype, (sums, scales, weights, bias, out), *sums.shape)
+    return out
+
+
+class Gelu(nn.Module):
+    """The tanh form of GELU, in one pass where there is a compiler and nobody asks for gradients."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The activation of each number, in its type."""
+        rows = x.reshape(-1, x.shape[-1])
+        if not helps(x) or rows.stride(-1) != 1 or (x.requires_grad and torch.is_grad_enabled()):
+            return F.gelu(x, approximate="tanh")
+        out = torch.empty(rows.shape, dtype=x.dtype)
+        _call("gelu", x.dtype, (rows, out), *rows.shape, rows.stride(0))
+        return out.view(x.shape)
+
+
+def _call(name: str, dtype: torch.dtype, tensors: tuple[Tensor, ...], *sizes: int) -> None:
+    work = getattr(library(), f"{name}_{WORDS[dtype]}")
+    work(*(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors), *(ctypes.c_long(size) for size in sizes))
+
+
+def _processor() -> str:
+    """What tells one processor from another that shares the cache."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
