@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from greenlet import getcurrent, greenlet
 
+from fluxone.errors import BadRequest
 from fluxone.job import Job
 from fluxone.sampling.guidance import Bound, together
 from fluxone.sampling.samplers import State, Step, Velocity
@@ -40,6 +41,8 @@ class Walk:
     """
 
     def __init__(self, pipeline: Pipeline, job: Job) -> None:
+        if job.steer:  # what steers one walk would have to be added to its own rows of the pass alone
+            raise BadRequest("the server draws without ControlNets and IP-Adapters", hint="use the command line")
         self.pipeline, self.job = pipeline, job
         self.x = job.x
         self.step: Step | None = None
