@@ -17,11 +17,12 @@ from torch import Tensor
 
 from fluxone.errors import BadRequest
 from fluxone.nn.controlnet import ControlNet, Residuals, added
+from fluxone.nn.ip_adapter import IpAdapter
 from fluxone.nn.rope import rotation
 from fluxone.nn.transformer import Flux
 from fluxone.pipeline import Pipeline
 from fluxone.request import Request
-from fluxone.shapes import ControlNetShape, FluxShape
+from fluxone.shapes import ControlNetShape, FluxShape, IpAdapterShape
 from fluxone.steering.steer import Hint
 from fluxone.variants import Kind
 from unit.tiny import TINY, pipeline
@@ -199,3 +200,33 @@ def test_what_a_request_says_wrong(steered: Callable[..., Pipeline]) -> None:
     drawn.steering.drop("controlnet", "net")
     with pytest.raises(BadRequest, match="none is loaded"):
         drawn(Request(prompt="a", hints=(picture(),)))
+
+
+def test_it_runs_once_for_both_sides_of_true_guidance(steered: Callable[..., Pipeline]) -> None:
+    drawn = steered()
+    calls: list[int] = []
+    drawn.steering.controlnets["net"].net.register_forward_pre_hook(lambda net, args: calls.append(1))
+    request = Request(prompt="a red car", hints=(picture(),), cfg=3.0, negative="blur", steps=4, hint_range=(0, 0.8))
+    drawn(request)
+    assert len(calls) == 3  # the last of four steps ends after 0.8
+    calls.clear()
+    drawn(replace(request, sampler="heun", hint_range=(0.0, 1.0)))
+    assert len(calls) == 7  # two places a step, one in the last
+
+
+def test_in_bfloat16(tmp_path: Path, steered: Callable[..., Pipeline]) -> None:
+    exact = steered()
+    coarse = pipeline(tmp_path / "words", TINY, torch.bfloat16)
+    coarse.steering.load_controlnet(tmp_path / "net.safetensors", "net", 2.0)
+    shape = IpAdapterShape(hidden=TINY.shape.hidden, image=5, context=TINY.shape.text_dim, blocks=2)
+    torch.manual_seed(2)
+    save_file(IpAdapter(shape).state_dict(), tmp_path / "ip.safetensors")
+    request = exact.resolve(Request(prompt="a red car", hints=(picture(),), steps=2))
+    ended = []
+    for drawn in (exact, coarse):
+        drawn.steering.load_adapter(tmp_path / "ip.safetensors", "ip", scale=1.5)
+        job = drawn.prepare(request)
+        job = replace(job, steer=replace(job.steer, looks=drawn.steering.looks([torch.ones(1, 5)], 1)))
+        ended.append([step.x for step in drawn.walk(job)][-1])
+    apart = (ended[0] - ended[1]).norm() / ended[0].norm()
+    assert 0 < apart < 0.1
