@@ -3,7 +3,7 @@
 It translates: prompts to encoded texts, generators to noise, `sigmas` through the variant's shift, and what the
 walk ends with to pictures. All else is `Pipeline`'s. With the same weights and noise, in float32, the pictures are
 those of diffusers 0.42's FluxPipeline, FluxImg2ImgPipeline, FluxInpaintPipeline, FluxKontextPipeline,
-FluxFillPipeline and FluxControlPipeline within 1e-4.
+FluxFillPipeline, FluxControlPipeline and FluxPriorReduxPipeline within 1e-4.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ class FluxPipeline(Adapting, Guiding):
         text_encoder_2: str | None = None,
         controlnet: str | Sequence[str] | None = None,
         decoder: str | None = None,
+        redux: str | None = None,
+        siglip: str | None = None,
         token: str | None = None,
         compat: str | None = None,
     ) -> FluxPipeline:
@@ -82,6 +84,9 @@ class FluxPipeline(Adapting, Guiding):
             vae, text_encoder, text_encoder_2: files or folders of parts that the source lacks.
             controlnet: ControlNets to load with it; see `load_controlnet`.
             decoder: a tiny decoder (TAEF1), in place of the autoencoder's.
+            redux: what makes words of pictures beside this model, for `image_prompts`: a name, a hub id, a folder or
+                a file. As the source itself it stands on the model that its row names.
+            siglip: the folder or file of the SigLIP that it looks with, where it comes without.
             token: hub access token; None is the one that `hf auth login` stored.
             compat: whose rounding and padding to follow: exact, bfl, diffusers or comfy.
 
@@ -102,6 +107,8 @@ class FluxPipeline(Adapting, Guiding):
             text_encoder_2=_path(text_encoder_2),
             controlnets=() if controlnet is None else (controlnet,) if isinstance(controlnet, str) else (*controlnet,),
             decoder=_path(decoder),
+            redux=_path(redux),
+            siglip=_path(siglip),
             token=token,
         )
         return cls(assemble(str(source), recipe, variant=variant))
@@ -140,8 +147,12 @@ class FluxPipeline(Adapting, Guiding):
         negative_ip_adapter_image_embeds: Embeds = None,
         reference_images: Sequence[Picture] | None = None,
         reference_layout: str = "offset",
-        image_prompts: object = None,
+        then: str | Sequence[str] = (),
+        image_prompts: Picture | Sequence[Picture] | None = None,
         image_prompt_strength: float = 1.0,
+        image_prompt_mix: str = "sum",
+        prompt_embeds_scale: float | Sequence[float] = 1.0,
+        pooled_prompt_embeds_scale: float | Sequence[float] = 1.0,
         sampler: str = "euler",
         schedule: str | None = None,
         output_type: str = "pil",
@@ -170,6 +181,10 @@ class FluxPipeline(Adapting, Guiding):
             ip_adapter_image: one picture, or list, for each IP-Adapter; on the negative side black if not given.
             reference_images, reference_layout: more references, placed by `offset`, `index` or `stitched`;
                 `auto_resize` brings them to the sizes that the model was trained on.
+            image_prompts: pictures that speak beside each prompt, or alone, for a model with Redux: mixed by
+                `image_prompt_mix` (`sum` or `beside`), multiplied by `image_prompt_strength` and diffusers' two
+                scales, one number or one each.
+            then: further instructions, each editing the latents of the one before.
             output_type: `pil`, `np` (B H W 3, 0..1), `pt` (B 3 H W, 0..1), `latent` (packed).
             callback_on_step_end: called with (pipe, step, timestep, tensors); may give other latents back.
 

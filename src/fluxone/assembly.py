@@ -27,7 +27,8 @@ from fluxone.quant.apply import prepare, quantize
 from fluxone.recipe import Recipe
 from fluxone.text.encode import TextEncoders
 from fluxone.text.tokenizers import load_tokenizer
-from fluxone.variants import Variant
+from fluxone.variants import Kind, Variant
+from fluxone.weights.additions import on_base, redux_of
 from fluxone.weights.load import Bundle, load_bundle
 
 
@@ -44,12 +45,14 @@ def assemble(source: Variant | str, recipe: Recipe | None = None, *, variant: st
     recipe = settle(recipe or Recipe())
     attend = pick(ATTENTION, recipe.attention, "attention backend")
     name = source.name if isinstance(source, Variant) else source
+    name, variant, recipe = on_base(name, variant, recipe)
     bundle = load_bundle(name, variant=variant, recipe=replace(recipe, device=None), prepare=prepare)
     for network, quant in ((bundle.transformer, recipe.quant), (bundle.t5, recipe.quant_t5)):
         if network is not None and quant is not None:
             quantize(network, quant, getattr(torch, str(recipe.dtype)))
     if isinstance(source, Variant):
         bundle = replace(bundle, variant=_with_files(source, bundle.variant))
+    bundle = _with_redux(bundle, recipe)
     bundle.transformer.attend = attend
     if recipe.compile:
         for block in (*bundle.transformer.double_blocks, *bundle.transformer.single_blocks):
@@ -71,6 +74,16 @@ def _with_files(row: Variant, found: Variant) -> Variant:
     return replace(row, shape=found.shape, takes=takes)
 
 
+def _with_redux(bundle: Bundle, recipe: Recipe) -> Bundle:
+    """The model with what the recipe asks for; without, it takes no image prompts, whatever its row says."""
+    redux = redux_of(recipe, bundle.variant, recipe.dtype or "float32")
+    takes = tuple(kind for kind in bundle.variant.takes if kind is not Kind.PROMPT)
+    if redux is None:
+        return replace(bundle, variant=replace(bundle.variant, takes=takes))
+    row = replace(bundle.variant, takes=(*takes, Kind.PROMPT))
+    return replace(bundle, variant=row, redux=redux, hashes={**bundle.hashes, **redux.hashes})
+
+
 def connect(bundle: Bundle, recipe: Recipe) -> Pipeline:
     """Make a pipeline of a loaded model, whose modules are on the CPU; nothing is moved yet."""
     recipe = settle(recipe)
@@ -80,9 +93,10 @@ def connect(bundle: Bundle, recipe: Recipe) -> Pipeline:
         "modulators": bundle.transformer.modulators(),
         "transformer": [bundle.transformer],
         "autoencoder": [bundle.autoencoder],
+        "image": [] if bundle.redux is None else [bundle.redux.encoder, bundle.redux.embedder],
     }
     device = torch.device(recipe.device or "cpu")
-    offload = Offload(parts, device, recipe.offload, streamed=("transformer", "text"))
+    offload = Offload(parts, device, recipe.offload, streamed=("transformer", "text", "image"))
     return Pipeline(bundle, recipe, text, offload)
 
 

@@ -6,14 +6,16 @@ prompts or embeddings -> Text;  height, width, steps, ... -> Request;  seed, gen
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fluxone import pixels as px
 from fluxone.conditions import extra_of, keep_of
 from fluxone.conditions.condition import Extra, Pictures
+from fluxone.conditions.redux import by_diffusers
 from fluxone.conditions.reference import joined, size_for
 from fluxone.errors import BadRequest
 from fluxone.geometry import Resolution
@@ -23,6 +25,7 @@ from fluxone.pipeline import Pipeline, size_of
 from fluxone.request import Request, check_pictures
 from fluxone.sampling.noise import Source, gaussian, generators
 from fluxone.sampling.profiles import concrete
+from fluxone.sampling.samplers import State
 from fluxone.sampling.schedule import Shift, given, remaining
 from fluxone.steered import Each, Embeds, One, Steers
 from fluxone.text.encode import Text
@@ -30,7 +33,7 @@ from fluxone.variants import Kind
 
 MOST_TOKENS = 512  # T5 tokens, as diffusers allows
 READABLE = ("latents", "prompt_embeds")  # tensors that `callback_on_step_end` can ask for
-UNBUILT = ("image_prompts", "joint_attention_kwargs")
+UNBUILT = ("joint_attention_kwargs",)
 
 Prompts = str | Sequence[str] | None
 Pictured = px.Picture | Sequence[px.Picture] | None
@@ -71,8 +74,12 @@ class Call:
     negative_ip_adapter_image_embeds: Embeds
     reference_images: Sequence[px.Picture] | None
     reference_layout: str
-    image_prompts: object
+    then: str | Sequence[str]
+    image_prompts: Pictured
     image_prompt_strength: float
+    image_prompt_mix: str
+    prompt_embeds_scale: float | Sequence[float]
+    pooled_prompt_embeds_scale: float | Sequence[float]
     sampler: str
     schedule: str | None
     output_type: str
@@ -101,11 +108,15 @@ class Call:
         if unknown := [name for name in self.callback_on_step_end_tensor_inputs if name not in READABLE]:
             raise BadRequest(f"a callback cannot read {', '.join(unknown)}", hint=f"it can: {', '.join(READABLE)}")
 
-    def job(self, pipeline: Pipeline) -> Job:
-        """Encode, draw and lay out, as diffusers' pipelines of this model and these pictures do."""
+    def job(self, pipeline: Pipeline, edited: State | None = None) -> Job:
+        """Encode, draw and lay out, as diffusers' pipelines of this model and these pictures do.
+
+        Args:
+            edited: see `Pipeline.prepare`.
+        """
         request = self._request(pipeline)
         how = (request.text_tokens, request.emphasis)
-        text = _text(pipeline, "prompt", (self.prompt, self.prompt_2), how, self._embeds())
+        text = self._prompted(pipeline, how)
         batch = len(text.txt) * self.num_images_per_prompt
         negative = None
         if self.true_cfg_scale > 1 and (self.negative_prompt is not None or self.negative_prompt_embeds is not None):
@@ -126,11 +137,13 @@ class Call:
         studio = pipeline.studio(batch, sources, posterior=posterior)
         steer = self._steers().steer(pipeline.steering, size_of(request), studio, self.num_images_per_prompt)
         pictures = self._pictures(pipeline, request, batch)
+        if edited is not None:
+            pictures = replace(pictures, edited=pipeline.latent(edited, grid).cpu())
         extra = extra_of(pipeline.variant, pictures, studio, early=True)
         blended = pictures.mask is not None and Kind.FILL not in pipeline.variant.takes
         picture = None
         if pictures.init is not None and (self.latents is None or blended):
-            picture = pack(studio.encode(pictures.init))
+            picture = pack(studio.first(pictures))
         drawn = x = noise() if self.latents is None else packed(self.latents, shape)
         if picture is not None and self.latents is None:
             x = levels[0] * drawn + (1 - levels[0]) * picture
@@ -149,7 +162,15 @@ class Call:
             extra=extra,
             keep=None if picture is None else keep_of(pipeline.variant, pictures, picture, drawn, studio, soft=False),
             steer=steer,
+            following=self._following(pipeline) if self.then else None,
         )
+
+    def _following(self, pipeline: Pipeline) -> Callable[[State], Job]:
+        """What goes on with the latents of an edit by the next instruction, which is that of every prompt."""
+        texts = [self.then] if isinstance(self.then, str) else list(self.then)
+        prompt = texts[0] if isinstance(self.prompt, str) else texts[:1] * len(self.prompt or ())
+        rest = replace(self, prompt=prompt, prompt_2=None, then=texts[1:])
+        return lambda x: rest.job(pipeline, x)
 
     def _steers(self) -> Steers:
         return Steers(**{field.name: getattr(self, field.name) for field in fields(Steers)})
@@ -178,17 +199,39 @@ class Call:
             emphasis=self.emphasis,
             strength=self.strength,
             layout=self.reference_layout,
+            image_prompt_strength=self.image_prompt_strength,
+            image_prompt_mix=self.image_prompt_mix,
         )
         given: dict[str, object] = {
             "init": self._init(pipeline),
             "mask": self.mask_image,
             "control": self._control(pipeline),
             "references": self._references(pipeline) or None,
+            "image_prompts": self._spoken() or None,
         }
         check_pictures(pipeline.variant, frozenset(name for name, value in given.items() if value is not None))
+        if self.then and not given["references"]:
+            raise BadRequest("then is given without a picture to edit", hint="give image, to a model that edits")
         if self.strength is not None and given["init"] is None:
             raise BadRequest("strength is given, but the image is a reference here", hint="leave strength out")
         return pipeline.resolve(request, checked=True)
+
+    def _prompted(self, pipeline: Pipeline, how: tuple[int | None, str]) -> Text:
+        """The prompts encoded, with the image prompts after each; without any words they stand after zeros."""
+        pictures, shape = self._spoken(), pipeline.variant.shape
+        embeds = self.prompt_embeds, self.pooled_prompt_embeds
+        if pictures and self.prompt is None and self.prompt_embeds is None:
+            embeds = torch.zeros(1, how[0] or MOST_TOKENS, shape.text_dim), torch.zeros(1, shape.vec_dim)
+        text = _text(pipeline, "prompt", (self.prompt, self.prompt_2), how, embeds)
+        scales = self.prompt_embeds_scale, self.pooled_prompt_embeds_scale
+        mixing = by_diffusers(len(pictures), *scales, self.image_prompt_strength, self.image_prompt_mix)
+        return pipeline.prompting.after(text, pictures, mixing)
+
+    def _spoken(self) -> list[px.Picture]:
+        """The image prompts."""
+        given = self.image_prompts
+        several: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
+        return [] if given is None else several
 
     def _init(self, pipeline: Pipeline) -> Pictured:
         """The image to start from: it is a reference instead where the model takes those, unless it has a mask."""
@@ -242,9 +285,6 @@ class Call:
         if len(self.generator) not in (1, batch):
             raise BadRequest(f"{len(self.generator)} generators for {batch} pictures", hint="give as many")
         return self.generator[0] if len(self.generator) == 1 else self.generator
-
-    def _embeds(self) -> tuple[Tensor | None, Tensor | None]:
-        return self.prompt_embeds, self.pooled_prompt_embeds
 
     def _negative_embeds(self) -> tuple[Tensor | None, Tensor | None]:
         return self.negative_prompt_embeds, self.negative_pooled_prompt_embeds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ from fluxone.conditions.condition import Extra
 from fluxone.errors import BadRequest
 from fluxone.nn.tokens import pack
 from fluxone.sampling.noise import Draw
-from fluxone.sampling.samplers import State
+from fluxone.sampling.samplers import State, Step
 from fluxone.steering.steer import Steer
 from fluxone.text.encode import Text
 
@@ -32,6 +32,7 @@ class Job:
         extra: what the network is given besides.
         keep: what is put back after each step, where a mask leaves a part of a picture as it is.
         steer: what ControlNets and IP-Adapters look at.
+        following: from the latents that this ends with to the job that goes on with them.
     """
 
     text: Text
@@ -47,6 +48,18 @@ class Job:
     extra: Extra = field(default_factory=Extra)
     keep: Keep | None = None
     steer: Steer = field(default_factory=Steer)
+    following: Callable[[State], Job] | None = None
+
+
+def through(job: Job, walk: Callable[[Job], Iterator[Step]]) -> Iterator[Step]:
+    """The steps of a job and of all that follow it."""
+    going: Job | None = job
+    while going is not None:
+        x = going.x
+        for step in walk(going):
+            yield step
+            x = step.x
+        going = None if going.following is None else going.following(x)
 
 
 @contextmanager

@@ -25,9 +25,10 @@ from fluxone.conditions import extra_of, keep_of
 from fluxone.conditions.condition import Extra, Studio
 from fluxone.conditions.expand import unfolded
 from fluxone.conditions.given import finished, pictures_of
-from fluxone.errors import BadRequest, BrokenModel, pick
+from fluxone.conditions.redux import Prompting
+from fluxone.errors import BrokenModel, pick
 from fluxone.geometry import Resolution
-from fluxone.job import Job, clock
+from fluxone.job import Job, clock, through
 from fluxone.lora.adapters import Adapters
 from fluxone.lora.course import along, by_row
 from fluxone.nn.autoencoder import AutoEncoder
@@ -35,9 +36,9 @@ from fluxone.nn.inputs import Inputs
 from fluxone.nn.taef1 import TinyDecoder
 from fluxone.nn.tokens import image_ids, pack, unpack
 from fluxone.offload import Offload
-from fluxone.prompts import Texts, each, encoded
+from fluxone.prompts import Texts, each, encoded, following
 from fluxone.recipe import Recipe
-from fluxone.request import MAX_SEED, Request, Result, check_pictures, given_by
+from fluxone.request import MAX_SEED, Request, Result, check_bases, check_pictures, given_by
 from fluxone.sampling.guidance import Bound, bind, tabulate, true_guidance
 from fluxone.sampling.noise import Source, gaussian, generators
 from fluxone.sampling.profiles import PROFILES, concrete
@@ -93,6 +94,7 @@ class Pipeline:
             bundled=self._spelt,
         )
         self.steering = Steering(self.transformer, self.dtype, on_device, self.using)
+        self.prompting = Prompting(bundle.redux, self.using)
 
     def __call__(self, request: Request, *, on_step: Callable[[Step], None] | None = None, batch: int = 1) -> Result:
         """Make the pictures of a request.
@@ -146,8 +148,7 @@ class Pipeline:
         pick(SAMPLERS, request.sampler, "sampler")
         if not checked:
             check_pictures(self.variant, given_by(request))
-            if request.paste is not None and request.init is None and not request.references:
-                raise BadRequest("paste is given without a picture", hint="give init or references too")
+            check_bases(request)
         filled = request.resolve(self.variant)
         if request.schedule is None and filled.schedule == "shifted" and self.profile.schedule is not None:
             filled = replace(filled, schedule=self.profile.schedule)
@@ -161,12 +162,10 @@ class Pipeline:
             log.warning("%s is no multiple of %d px each way: making %s", resolution, self.token, rounded)
         return rounded
 
-    def prepare(self, request: Request) -> Job:
-        """Encode the prompts, draw the noise and lay out the noise levels of a resolved request."""
+    def prepare(self, request: Request, edited: State | None = None) -> Job:
+        """Encode, draw the noise and lay out the noise levels of a resolved request, or of its edit of latents."""
         count = request.count
         sources = generators((request.seed + i) % (MAX_SEED + 1) for i in range(count))
-        text = encoded(request, self.encode, negative=False)
-        negative = encoded(request, self.encode, negative=True) if request.cfg > 1 else None
         rows, columns = grid = self.grid(request)
         shape = (count, self.autoencoder.shape.latent, 2 * rows, 2 * columns)
         dtype = concrete(self.profile.noise, self.dtype)
@@ -175,21 +174,21 @@ class Pipeline:
         def noise() -> Tensor:
             return pack(gaussian(sources, shape, dtype).float())
 
-        posterior = self.profile.posterior
         pictures = pictures_of(unfolded(request), size=self.variant.size, token=self.token)
-        if posterior:
+        pictures = replace(pictures, edited=None if edited is None else self.latent(edited, grid).cpu())
+        if self.profile.posterior:
             pictures = pictures.repeated(count)  # each picture of a batch has a sample of its own
-        studio = self.studio(count, sources, posterior=posterior)
+        studio = self.studio(count, sources, posterior=self.profile.posterior)
         steer = self.steering.of(request, pictures.hints, studio)
         extra = extra_of(self.variant, pictures, studio, early=True)
-        picture = None if pictures.init is None else pack(studio.encode(pictures.init))
+        picture = None if pictures.init is None else pack(studio.first(pictures))
         drawn = x = noise()
         if picture is not None:
             x = sigmas[0] * drawn + (1 - sigmas[0]) * picture
         extra = extra or extra_of(self.variant, pictures, studio, early=False) or Extra()
         return Job(
-            text=text,
-            negative=negative,
+            text=self.prompting.of(request, encoded(request, self.encode, negative=False)),
+            negative=encoded(request, self.encode, negative=True) if request.cfg > 1 else None,
             x=x,
             sigmas=sigmas,
             grid=grid,
@@ -201,6 +200,7 @@ class Pipeline:
             extra=extra,
             keep=None if picture is None else keep_of(self.variant, pictures, picture, drawn, studio, soft=True),
             steer=steer,
+            following=following(request, self.prepare),
         )
 
     def studio(self, batch: int, sources: Source, *, posterior: bool) -> Studio:
@@ -265,6 +265,9 @@ class Pipeline:
         Raises:
             BrokenModel: a step is not finite.
         """
+        yield from through(job, self._leg)
+
+    def _leg(self, job: Job) -> Iterator[Step]:
         bounds, rounding = self.bind(job), self.profile.rounding(self.dtype)
         with self.using("transformer"), self.steering.at(job, bounds, rounding) as velocities:
             yield from self.stride(job, velocities)
@@ -345,7 +348,7 @@ class Pipeline:
             return
         kind = condition(replace(self.bundle.variant.shape, in_channels=wide), self.autoencoder.shape.factor)
         assert kind is not None, "wider than the noise"
-        self.variant = replace(self.bundle.variant, takes=(kind,))
+        self.variant = self.bundle.variant.taking(kind)
 
     def _inputs(self, job: Job, text: Text) -> Inputs:
         device, batch = self.on_device.device, job.x.shape[0]

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from fluxone.errors import MissingParts
-from fluxone.job import join
+from fluxone.job import Job, join
 from fluxone.request import MAX_SEED, Request
+from fluxone.sampling.samplers import State
 from fluxone.text.encode import Text, TextEncoders
 from fluxone.text.wildcards import drawn
 
@@ -40,6 +41,7 @@ def settled(request: Request, seed: int) -> Request:
         request,
         wildcards=None,
         prompt=made(request.prompt),
+        then=tuple(made(text) for text in request.then),
         clip_prompt=None if request.clip_prompt is None else made(request.clip_prompt),
         negative=made(request.negative),
         clip_negative=None if request.clip_negative is None else made(request.clip_negative),
@@ -62,6 +64,14 @@ def encoded(request: Request, encode: Encode, *, negative: bool) -> Text:
     texts = [one.negative if negative else one.prompt for one in ones]
     clip = [one.clip_negative if negative else one.clip_prompt for one in ones]
     return encode(texts, clip, request.text_tokens, request.emphasis)
+
+
+def following(request: Request, prepare: Callable[[Request, State], Job]) -> Callable[[State], Job] | None:
+    """What goes on with the latents of an edit by the next instruction; None after the last."""
+    if not request.then:
+        return None
+    rest = replace(request, prompt=request.then[0], clip_prompt=None, then=request.then[1:], references=())
+    return lambda x: prepare(rest, x)
 
 
 class Texts:

@@ -33,9 +33,11 @@ EXIF_LIMIT = 65_000  # bytes: one JPEG segment holds 65,533
 SHORT = 10  # hex digits of a model's hash, as other tools show it
 SECRET = {"token"}  # fields of the recipe that never leave the machine
 SINGLE = ("init", "mask", "control")  # fields that hold one picture
-SEVERAL = ("references", "hints", "looks")  # fields that hold several
+SEVERAL = ("references", "hints", "looks", "image_prompts")  # fields that hold several
+ROWS = ("image_prompt_weights", "then")  # fields of the request that are tuples
 BESIDE = ("adapters", "controlnets", "ip_adapters", "embeddings")  # fields that name files as `FILE:SCALE`
-PLACES = {"vae", "text_encoder", "text_encoder_2", "image_encoder", "decoder", "preview_decoder"}  # fields that name files on this machine
+# Fields that name files on this machine.
+PLACES = {"vae", "text_encoder", "text_encoder_2", "image_encoder", "siglip", "decoder", "preview_decoder"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,7 @@ class Record:
     Attributes:
         request: one picture's: count 1 and its own seed, everything resolved.
         init, mask, control: fingerprints of the pictures that it was made from, or None.
-        references, hints, looks: their fingerprints.
+        references, hints, looks, image_prompts: their fingerprints.
         hashes: part of the model -> hash of its weights.
         recipe: the fields that are not machine or secret.
     """
@@ -58,6 +60,7 @@ class Record:
     references: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
     looks: tuple[str, ...] = ()
+    image_prompts: tuple[str, ...] = ()
     source: str = ""
     hashes: dict[str, str] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -77,14 +80,21 @@ def record(request: Request, *, model: str, source: str, hashes: Mapping[str, st
     for name in BESIDE:
         if files := kept.pop(name):
             kept[name] = [_without_folder(text) for text in files]
+    if recipe.redux is not None and Path(recipe.redux).exists():
+        del kept["redux"]  # a file or folder of this machine; a name or hub id may be told
     return Record(
-        request=replace(request, init=None, mask=None, control=None, references=(), hints=(), looks=()),
+        request=_without_pictures(request),
         model=model,
         **prints,
         source=source,
         hashes=dict(hashes),
         recipe=kept,
     )
+
+
+def _without_pictures(request: Request) -> Request:
+    nothing: dict[str, Any] = dict.fromkeys(SINGLE) | dict.fromkeys(SEVERAL, ())
+    return replace(request, **nothing)
 
 
 def _without_folder(adapter: str) -> str:
@@ -128,7 +138,7 @@ def from_json(text: str) -> Record:
         whole = json.loads(text)
         known = {item.name for item in fields(Request)} - set(PICTURES)
         wanted = {name: value for name, value in whole["request"].items() if name in known}
-        for name in ("sigmas", "cfg_interval", "expand", "hint_scales", "hint_modes", "hint_range"):
+        for name in ("sigmas", "cfg_interval", "expand", "hint_scales", "hint_modes", "hint_range", *ROWS):
             if name in wanted:
                 wanted[name] = tuple(wanted[name])
         for name in ("resolution", "frame"):
@@ -199,6 +209,7 @@ def request_of(
     references: Sequence[Image.Image] = (),
     hints: Sequence[Image.Image] = (),
     looks: Sequence[Image.Image] = (),
+    image_prompts: Sequence[Image.Image] = (),
 ) -> Request:
     """The request that made a picture.
 
@@ -209,7 +220,8 @@ def request_of(
     single: dict[str, Any] = {"init": init, "mask": mask, "control": control}
     for name, image in single.items():
         _same(path, name, getattr(entry, name), image)
-    several: dict[str, Any] = {"references": tuple(references), "hints": tuple(hints), "looks": tuple(looks)}
+    rows = (references, hints, looks, image_prompts)
+    several: dict[str, Any] = {name: tuple(images) for name, images in zip(SEVERAL, rows, strict=True)}
     for name, images in several.items():
         prints: tuple[str, ...] = getattr(entry, name)
         if len(prints) != len(images):

@@ -45,6 +45,8 @@ class Recipe:
         decoder, preview_decoder: TAEF1's file, in place of the autoencoder's decoder, or for previews alone.
         tiled: decode and encode pictures in tiles: less memory, same picture up to rounding.
         vae, text_encoder, text_encoder_2: files or folders of parts that the model's own lacks.
+        redux: what makes words of pictures beside this model: a name, a hub id, a folder or a file.
+        siglip: the folder or file of the SigLIP that it looks with, where it comes without.
         token: hub access token; None is the one that `hf auth login` stored.
     """
 
@@ -67,6 +69,8 @@ class Recipe:
     vae: str | None = None
     text_encoder: str | None = None
     text_encoder_2: str | None = None
+    redux: str | None = None
+    siglip: str | None = None
     token: str | None = None
 
     def __post_init__(self) -> None:

@@ -38,7 +38,11 @@ EMPHASES = {
 }
 # What Union ControlNets call the kinds of pictures that they know. Source: InstantX/FLUX.1-dev-Controlnet-Union.
 MODES = {"canny": 0, "tile": 1, "depth": 2, "blur": 3, "pose": 4, "gray": 5, "lq": 6}
-PICTURES = ("init", "mask", "control", "references", "hints", "looks")  # fields that hold pictures
+IMAGE_MIXES = {
+    "beside": "each picture's tokens after those of the one before",
+    "sum": "one picture's tokens, the weighted sum of all, as diffusers adds them up",
+}
+PICTURES = ("init", "mask", "control", "references", "hints", "looks", "image_prompts")  # fields that hold pictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +69,11 @@ class Request:
         hint_modes: what each shows, a row of `MODES`, for ControlNets that know several kinds; empty: nothing said.
         hint_range: shares of the steps (0 = noise, 1 = picture) between which ControlNets work.
         looks: pictures for the IP-Adapters that are loaded, one each (several for a single one).
+        then: further instructions, each of which edits what came of the one before, never leaving the latents.
+        image_prompts: pictures that speak beside the prompt (Redux).
+        image_prompt_weights: one each; empty is 1 each, or in a sum an equal share.
+        image_prompt_strength: of all of them beside the words.
+        image_prompt_mix: row of `IMAGE_MIXES`.
         auto_resize: whether references are brought to the sizes that the variant was trained on.
         frame: size of the finished picture, where that is the given picture's own: what is drawn is cut and scaled
             to it. Filled in when no resolution is asked for.
@@ -103,6 +112,11 @@ class Request:
     hint_modes: tuple[str, ...] = ()
     hint_range: tuple[float, float] = (0.0, 1.0)
     looks: tuple[Image, ...] = field(default=(), repr=False)
+    then: tuple[str, ...] = ()
+    image_prompts: tuple[Image, ...] = field(default=(), repr=False)
+    image_prompt_weights: tuple[float, ...] = ()
+    image_prompt_strength: float = 1.0
+    image_prompt_mix: str = "beside"
     auto_resize: bool = True
     frame: Resolution | None = None
     expand: tuple[int, int, int, int] | None = None
@@ -134,6 +148,11 @@ class Request:
         pick(EMPHASES, self.emphasis, "emphasis")
         if len(self.references) > MAX_REFERENCES:
             raise BadRequest(f"{len(self.references)} references are given", hint=f"give at most {MAX_REFERENCES}")
+        for text in self.then:
+            _check_text("instruction", text)
+        if len(self.then) >= MAX_REFERENCES:
+            raise BadRequest(f"{len(self.then) + 1} instructions in a row", hint=f"give at most {MAX_REFERENCES}")
+        self._check_image_prompts()
         if self.text_tokens is not None:
             _within("text tokens", self.text_tokens, 1, 512, whole=True)
         for name, (start, end) in (("cfg interval", self.cfg_interval), ("range of hints", self.hint_range)):
@@ -145,6 +164,16 @@ class Request:
             pick(MODES, mode, "control mode")
         if self.sigmas is not None:
             _check_sigmas(self.sigmas)
+
+    def _check_image_prompts(self) -> None:
+        pick(IMAGE_MIXES, self.image_prompt_mix, "way to mix image prompts")
+        for value in (self.image_prompt_strength, *self.image_prompt_weights):
+            _within("strength or weight of image prompts", value, -100, 100)
+        count, weights = len(self.image_prompts), len(self.image_prompt_weights)
+        if count > MAX_REFERENCES:
+            raise BadRequest(f"{count} image prompts are given", hint=f"give at most {MAX_REFERENCES}")
+        if weights not in (0, count) and count:
+            raise BadRequest(f"{weights} weights for {count} image prompts", hint="give one each, or none")
 
     def resolve(self, variant: Variant) -> Request:
         """The same request with every `None` that has a default in the variant's row filled in."""
@@ -165,6 +194,9 @@ class Request:
         if self.resolution is not None:
             return self.resolution, self.frame
         given = self.init or self.control or next(iter((*self.references, *self.hints)), None)
+        if given is None and self.image_prompts:
+            first = self.image_prompts[0]
+            return Resolution.from_aspect(f"{first.width}:{first.height}", variant.size**2), None
         if given is None:
             return Resolution(height=variant.size, width=variant.size), None
         left, right, top, bottom = self.expand or (0, 0, 0, 0)
@@ -188,6 +220,18 @@ def given_by(request: Request) -> frozenset[str]:
     return frozenset(filled | {"mask"} if request.expand is not None else filled)
 
 
+def check_bases(request: Request) -> None:
+    """See that what works on a given picture has one.
+
+    Raises:
+        BadRequest: it has none.
+    """
+    if request.paste is not None and request.init is None and not request.references:
+        raise BadRequest("paste is given without a picture", hint="give init or references too")
+    if request.then and not request.references:
+        raise BadRequest("then is given without a picture to edit", hint="give references too")
+
+
 def check_pictures(variant: Variant, given: frozenset[str]) -> None:
     """See that a variant is given what it takes, and nothing that it cannot use.
 
@@ -197,7 +241,8 @@ def check_pictures(variant: Variant, given: frozenset[str]) -> None:
     Raises:
         BadRequest: a picture is missing, or the variant takes none of its kind.
     """
-    for kind, name in ((Kind.REFERENCE, "references"), (Kind.CONTROL, "control")):
+    fields = ((Kind.REFERENCE, "references"), (Kind.CONTROL, "control"), (Kind.PROMPT, "image_prompts"))
+    for kind, name in fields:
         if name in given and kind not in variant.takes:
             rows = [row.name for row in VARIANTS.values() if kind in row.takes]
             raise BadRequest(f"{variant.name} takes no {kind.value}", hint=f"models that do: {', '.join(rows)}")

@@ -147,6 +147,55 @@ class ClipVisionShape:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SiglipShape:
+    """The SigLIP picture encoder, without its head. Defaults are so400m-patch14-384's."""
+
+    hidden: int = 1152
+    layers: int = 27
+    heads: int = 16
+    mlp: int = 4304
+    size: int = 384
+    patch: int = 14
+    activation: str = "gelu_pytorch_tanh"
+    eps: float = 1e-6
+
+    @property
+    def tokens(self) -> int:
+        """Patches of a picture; what does not fill one at the right and bottom is not seen."""
+        return (self.size // self.patch) ** 2
+
+    @property
+    def causal(self) -> bool:
+        """Whether a position attends only to those before it."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intake:
+    """How a picture is brought to its encoder.
+
+    Attributes:
+        height, width: px; the picture is stretched to them.
+        filter: as PIL numbers its filters; 3 is bicubic.
+        mean, spread: of each colour of 0..1, taken off and divided by.
+    """
+
+    height: int = 384
+    width: int = 384
+    filter: int = 3
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    spread: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReduxShape:
+    """The embedder of Redux: from the picture encoder's tokens to the text's. Defaults are the published one's."""
+
+    image: int = 1152
+    text: int = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
 class IpAdapterShape:
     """An IP-Adapter. Defaults are XLabs'.
 

@@ -21,11 +21,12 @@ class Kind(Enum):
     REFERENCE = "reference picture"
     FILL = "mask"
     CONTROL = "control picture"
+    PROMPT = "image prompt"
 
     @property
     def wide(self) -> bool:
         """Whether it comes in channels beside the noise, which the network then cannot do without."""
-        return self is not Kind.REFERENCE
+        return self in (Kind.FILL, Kind.CONTROL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,9 @@ class Variant:
         pipeline: diffusers' class for it, as the `model_index.json` of a folder says.
         shape: the transformer's numbers; a loaded model's own config has the last word.
         takes: what it was trained to be given besides words.
+        maps: what the control pictures show that it was trained on: `depth`, `canny`, `pose`.
+        base: name of the row of the model that this is added to, where it is no model itself; empty if it is one.
+        scale: strength that it is added with, where it is an adapter.
         text_tokens: length that T5 prompts are padded to.
         shifted: whether the schedule is shifted by the count of noise tokens: `mu` runs straight through
             (base_tokens, base_shift) and (max_tokens, max_shift) and on beyond them.
@@ -55,6 +59,9 @@ class Variant:
     pipeline: str = "FluxPipeline"
     shape: FluxShape = field(default_factory=FluxShape)
     takes: tuple[Kind, ...] = ()
+    maps: tuple[str, ...] = ()
+    base: str = ""
+    scale: float = 1.0
     text_tokens: int = 512
     shifted: bool = True
     shift: float = 1.0
@@ -73,6 +80,10 @@ class Variant:
     def guided(self) -> bool:
         """Whether guidance is distilled into the network as an embedding."""
         return self.shape.guided
+
+    def taking(self, kind: Kind) -> Variant:
+        """The same with channels for this kind, which nothing but image prompts goes with."""
+        return replace(self, takes=(kind, *(own for own in self.takes if own is Kind.PROMPT)))
 
     @property
     def wide(self) -> Kind | None:
@@ -129,6 +140,7 @@ DEPTH = replace(
     pipeline="FluxControlPipeline",
     shape=FluxShape(in_channels=128),
     takes=(Kind.CONTROL,),
+    maps=("depth",),
     steps=30,
     guidance=10.0,
 )
@@ -138,8 +150,38 @@ CANNY = replace(
     title="FLUX.1 Canny [dev]",
     repo=f"{BFL}-Canny-dev",
     file="flux1-canny-dev.safetensors",
+    maps=("canny",),
     steps=50,
     guidance=30.0,
+)
+DEPTH_LORA = replace(
+    DEPTH,
+    name="depth-lora",
+    title="FLUX.1 Depth [dev] as a LoRA",
+    repo=f"{BFL}-Depth-dev-lora",
+    file="flux1-depth-dev-lora.safetensors",
+    base="dev",
+    scale=0.85,
+)
+CANNY_LORA = replace(
+    CANNY,
+    name="canny-lora",
+    title="FLUX.1 Canny [dev] as a LoRA",
+    repo=f"{BFL}-Canny-dev-lora",
+    file="flux1-canny-dev-lora.safetensors",
+    base="dev",
+    scale=0.85,
+)
+REDUX = replace(
+    DEV,
+    name="redux",
+    title="FLUX.1 Redux [dev]",
+    repo=f"{BFL}-Redux-dev",
+    file="flux1-redux-dev.safetensors",
+    takes=(Kind.PROMPT,),
+    base="dev",
+    steps=50,
+    guidance=2.5,
 )
 MINI = Variant(
     name="mini",
@@ -156,4 +198,5 @@ MINI = Variant(
     gated=False,
 )
 
-VARIANTS: dict[str, Variant] = {row.name: row for row in (MINI, DEV, SCHNELL, KREA, KONTEXT, FILL, DEPTH, CANNY)}
+ROWS = (MINI, DEV, SCHNELL, KREA, KONTEXT, FILL, DEPTH, CANNY, DEPTH_LORA, CANNY_LORA, REDUX)
+VARIANTS: dict[str, Variant] = {row.name: row for row in ROWS}

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unit.conditions.test_redux import write
+
 Fluxone = Callable[..., Any]
 QUICK = ("--steps", 2, "-o", "out.png", "--quiet")
 
@@ -66,9 +68,32 @@ def test_edit_keeps_the_size_and_replays(fluxone: Fluxone, tiny: Path, files: Pa
     assert json.loads(fluxone("replay", "out.png", *given, "--json").stdout)["equal"]
 
 
+def test_edits_in_a_row_replay(fluxone: Fluxone, tiny: Path, files: Path) -> None:
+    line = ("edit", "one.png", "make it night", "--then", "add snow", "--model", tiny, "--variant", "kontext")
+    done = fluxone(*line, "--own-size", "--steps", 2, "-o", "out.png")
+    assert "step 4/4" in done.stderr
+    assert json.loads(fluxone("replay", "out.png", "--reference", "one.png", "--json").stdout)["equal"]
+
+
+def test_vary_and_replay(fluxone: Fluxone, tiny: Path, files: Path) -> None:
+    redux = write(files / "redux")
+    line = ("vary", "one.png", "two.png", "a fox", "--weights", "1,0.5", "--strength", 0.8, "--model", tiny)
+    fluxone(*line, "--redux", redux, *QUICK)
+    given = ("--image-prompt", "one.png", "--image-prompt", "two.png", "--json")
+    assert "takes no image prompt" in fluxone("replay", "out.png", *given, code=2).stderr
+    assert json.loads(fluxone("replay", "out.png", *given, "--redux", redux).stdout)["equal"]
+
+
 def test_wrong_models_and_missing_pictures_are_said(fluxone: Fluxone, tiny: Path, files: Path) -> None:
     assert "takes no reference picture" in fluxone("edit", "one.png", "x", "--model", tiny, code=2).stderr
-    assert "missing option '--model'" in fluxone("edit", "one.png", "x", code=2).stderr
+    for command, rows in (("edit", "kontext"), ("control depth", "depth, depth-lora"), ("vary", "redux")):
+        said = fluxone(*command.split(), "one.png", "x", code=2).stderr
+        assert "needs a model that takes a" in said and f"add --model with one of {rows}, or" in said
+    assert "add --model" in fluxone("control", "pose", "one.png", "x", code=2).stderr
+    assert "no reference" in fluxone("edit", "one.png", "x", "--then", "y", "--model", tiny, code=2).stderr
+    assert "is given without the model" in fluxone("vary", "one.png", "--redux", "r.safetensors", code=2).stderr
+    assert "--weights is" in fluxone("vary", "one.png", "--weights", "a,b", "--model", tiny, code=2).stderr
+    assert "takes no image prompt" in fluxone("vary", "one.png", "two.png", "x", "--model", tiny, code=2).stderr
     assert "takes no control picture" in fluxone("control", "canny", "one.png", "x", "--model", tiny, code=2).stderr
     assert "with --map" in fluxone("control", "depth", "one.png", "x", "--model", tiny, code=2).stderr
     assert "did you mean 'canny'" in fluxone("control", "cany", "one.png", "x", "--model", tiny, code=2).stderr

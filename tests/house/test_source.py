@@ -38,7 +38,8 @@ def test_file_keeps_the_rules(path: Path) -> None:
 
 def _node_faults(node: ast.AST, path: Path) -> list[str]:
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        length = (node.end_lineno or node.lineno) - node.lineno + 1
+        # Without the signature: the public door takes as many arguments as it takes.
+        length = (node.end_lineno or node.lineno) - node.body[0].lineno + 1
         public_kwargs = node.args.kwarg is not None and not node.name.startswith("_")
         return [
             f"{node.name} has {length} lines, at most {FUNCTION_LINES}" if length > FUNCTION_LINES else "",

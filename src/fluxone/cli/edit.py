@@ -9,6 +9,7 @@ import click
 from fluxone.cli import options
 from fluxone.cli.generate import Asked, generate, shared
 from fluxone.request import LAYOUTS, Request
+from fluxone.variants import Kind
 
 AUTO = "auto"
 FEATHER = 4  # px
@@ -19,11 +20,19 @@ HELP = """Change IMAGE as INSTRUCTION says; with several images the first is cha
 fluxone edit --model kontext car.png "make the car blue"
 fluxone edit --model kontext room.jpg chair.jpg "put the chair into the room" --layout stitched
 fluxone edit --model kontext car.png "make it night" --keep-outside auto
+fluxone edit --model kontext car.png "make the car red" --then "make it night" --then "add snow"
 """
 
 
 def edit(
-    images: tuple[str, ...], asked: Asked, *, layout: str, own_size: bool, keep_outside: str | None, feather: int
+    images: tuple[str, ...],
+    asked: Asked,
+    *,
+    then: tuple[str, ...],
+    layout: str,
+    own_size: bool,
+    keep_outside: str | None,
+    feather: int,
 ) -> None:
     """Make the edited pictures.
 
@@ -33,7 +42,7 @@ def edit(
 
     def given(request: Request) -> Request:
         references = tuple(options.read_image(path) for path in images)
-        request = replace(request, references=references, layout=layout, auto_resize=not own_size)
+        request = replace(request, references=references, then=then, layout=layout, auto_resize=not own_size)
         if keep_outside is None:
             return request
         if keep_outside == AUTO:
@@ -48,7 +57,8 @@ def edit(
 OPTIONS: list[click.Parameter] = [
     click.Argument(["images"], nargs=-1, required=True, metavar="IMAGE..."),
     click.Argument(["prompt"], metavar="INSTRUCTION"),
-    click.Option(["--model"], required=True, help=options.MODEL_HELP),
+    click.Option(["--model"], help=options.MODEL_HELP),
+    click.Option(["--then"], metavar="TEXT", multiple=True, help="A further instruction, on what came out; repeat."),
     click.Option(["--layout"], default="offset", show_default=True, metavar="NAME", help=f"{', '.join(LAYOUTS)}."),
     click.Option(["--own-size"], is_flag=True, help="Leave the images at their own size, in whole tokens."),
     click.Option(["--keep-outside"], metavar="MASK|auto", help="Outside the mask, or what changed, keep every pixel."),
@@ -56,12 +66,25 @@ OPTIONS: list[click.Parameter] = [
     *shared("model", "strength"),
 ]
 
+
+def _called(
+    images: tuple[str, ...],
+    model: str | None,
+    then: tuple[str, ...],
+    layout: str,
+    own_size: bool,
+    keep_outside: str | None,
+    feather: int,
+    **rest: object,
+) -> None:
+    asked = Asked(model=model or options.model_for("edit", Kind.REFERENCE), **rest)  # type: ignore[arg-type]
+    edit(images, asked, then=then, layout=layout, own_size=own_size, keep_outside=keep_outside, feather=feather)
+
+
 command = click.Command(
     "edit",
     params=OPTIONS,
-    callback=lambda images, layout, own_size, keep_outside, feather, **rest: edit(
-        images, Asked(**rest), layout=layout, own_size=own_size, keep_outside=keep_outside, feather=feather
-    ),
+    callback=_called,
     short_help="A picture changed by an instruction.",
     help=HELP,
 )

@@ -76,6 +76,8 @@ class Asked(Beside):
     vae: str | None
     text_encoder: str | None
     text_encoder_2: str | None
+    redux: str | None = None
+    siglip: str | None = None
     preview: bool
     as_json: bool
     quiet: bool
@@ -133,6 +135,8 @@ class Asked(Beside):
             vae=self.vae,
             text_encoder=self.text_encoder,
             text_encoder_2=self.text_encoder_2,
+            redux=self.redux,
+            siglip=self.siglip,
             **self.of_recipe(),
         )
 
@@ -203,7 +207,8 @@ def watching(
     """What is called after each step: the bar, and the preview if there is to be one."""
     from fluxone.cli import preview as previews
 
-    progress = Progress(len(pipeline.sigmas(request)) - 1, sys.stderr, quiet=quiet)
+    total = (len(pipeline.sigmas(request)) - 1) * (1 + len(request.then))
+    progress = Progress(total, sys.stderr, quiet=quiet)
     grid = pipeline.grid(request)
     place: previews.Screen | previews.File | None = None
     if preview:

@@ -28,6 +28,7 @@ COMMANDS = {
     "fill": "fluxone.cli.fill",
     "expand": "fluxone.cli.expand",
     "control": "fluxone.cli.control",
+    "vary": "fluxone.cli.vary",
     "models": "fluxone.cli.models",
     "lora": "fluxone.cli.lora",
     "replay": "fluxone.cli.replay",

@@ -12,7 +12,7 @@ from fluxone.errors import BadFile, BadRequest, pick
 from fluxone.geometry import Resolution
 from fluxone.recipe import COMPATS, DTYPES, OFFLOADS, QUANTS
 from fluxone.request import EMPHASES
-from fluxone.variants import VARIANTS
+from fluxone.variants import VARIANTS, Kind
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -53,6 +53,25 @@ def check_model(name: str) -> None:
     """
     if "/" not in name and not Path(name).exists() and not Path(name).suffix:
         pick(VARIANTS, name, "model")
+
+
+def model_for(command: str, kind: Kind, shows: str | None = None) -> str:
+    """The model of a command where none is named: one inside the package that takes what it gives.
+
+    Args:
+        shows: what the control picture shows.
+
+    Raises:
+        BadRequest: there is none; it says which models fit.
+    """
+    rows = [row for row in VARIANTS.values() if kind in row.takes and (shows is None or shows in row.maps)]
+    for row in rows:
+        if row.assets:
+            return row.name
+    what = kind.value if shows is None else f"{kind.value} of {shows}"
+    fitting = ", ".join(row.name for row in rows)
+    hint = f"add --model with one of {fitting}, or a file of such a model" if rows else "add --model with its file"
+    raise BadRequest(f"{command} needs a model that takes a {what}, and none comes with fluxone", hint=hint)
 
 
 def read_prompt(text: str) -> str:

@@ -27,6 +27,9 @@ EQUAL, DIFFERENT = 0, 1
 @click.option("--mask", metavar="IMAGE", help="The mask, if it had one.")
 @click.option("--control", metavar="IMAGE", help="The picture of edges or depths, or the one they were found in.")
 @click.option("--reference", "references", metavar="IMAGE", multiple=True, help="A reference; give all, in order.")
+@click.option("--image-prompt", "image_prompts", metavar="IMAGE", multiple=True, help="One it varies; give all.")
+@click.option("--redux", metavar="FILE", help="Where that which makes words of images lies now, if it is a file.")
+@click.option("--siglip", metavar="FILE", help="Its SigLIP, where it comes without.")
 @click.option("--lora", "loras", metavar="FILE[:SCALE]", multiple=True, help="Its adapters where they lie now, all.")
 @click.option("--model", metavar="NAME", help="In place of the one that the record names.")
 @click.option("--tolerance", type=click.IntRange(0, 255), default=0, show_default=True, help="Difference that is fine.")
@@ -40,6 +43,9 @@ def command(
     mask: str | None,
     control: str | None,
     references: tuple[str, ...],
+    image_prompts: tuple[str, ...],
+    redux: str | None,
+    siglip: str | None,
     loras: tuple[str, ...],
     controlnets: tuple[str, ...],
     control_images: tuple[str, ...],
@@ -70,7 +76,7 @@ def command(
     given: dict[str, Any] = {
         role: None if file is None else readers.get(role, options.read_image)(file) for role, file in single.items()
     }
-    several = {"references": references, "hints": control_images, "looks": ip_images}
+    several = {"references": references, "hints": control_images, "looks": ip_images, "image_prompts": image_prompts}
     pictures: dict[str, Any] = {role: [options.read_image(file) for file in files] for role, files in several.items()}
     request = provenance.request_of(path, **given, **pictures)
     name = model or entry.source or entry.model
@@ -89,6 +95,7 @@ def command(
         decoder=decoder,
     )
     recipe = replace(recipe, **{name: files for name, files in asked.of_recipe().items() if files})
+    recipe = replace(recipe, redux=redux or recipe.redux, siglip=siglip)
     pipeline = assemble(name, recipe, variant=variant)
     if pipeline.hashes != entry.hashes:
         console.notice("notice: the model's weights are not the ones that made this picture")

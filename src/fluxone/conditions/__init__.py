@@ -2,7 +2,8 @@
 
     Pictures --a row of CONDITIONS, with a Studio--> Extra: channels beside the noise, or tokens after it
 
-A kind of condition knows neither doors nor files. Which kinds a model takes is said by its row (`Variant.takes`).
+Image prompts (`redux`) are no row: they become words, before all this. A kind of condition knows neither doors nor
+files. Which kinds a model takes is said by its row (`Variant.takes`).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ CONDITIONS: dict[Kind, Row] = {
 
 def extra_of(variant: Variant, pictures: Pictures, studio: Studio, *, early: bool) -> Extra | None:
     """What the variant's own condition makes of the pictures; None if it has none that is made at this time."""
-    rows = [CONDITIONS[kind] for kind in variant.takes if CONDITIONS[kind].early == early]
+    rows = [row for kind in variant.takes if (row := CONDITIONS.get(kind)) is not None and row.early == early]
     assert len(rows) <= 1, "channel conditions and reference tokens do not combine"
     return rows[0].make(pictures, studio) if rows else None
 

@@ -25,6 +25,7 @@ class Pictures:
         references: one batch a reference; their sizes differ.
         layout: row of `LAYOUTS`.
         hints: for ControlNets, one batch each.
+        edited: the latent of an edit, which the next one looks at in place of the references.
     """
 
     init: Pixels | None = None
@@ -33,6 +34,7 @@ class Pictures:
     references: tuple[Pixels, ...] = ()
     layout: str = "offset"
     hints: tuple[Pixels, ...] = ()
+    edited: Float[Tensor, "B C h w"] | None = None
 
     def repeated(self, times: int) -> Pictures:
         """The same with every picture to encode so many times; references are only ever encoded to their mean."""
@@ -62,6 +64,11 @@ class Studio:
     def encode(self, pixels: Pixels) -> Tensor:
         """The latents of the whole batch."""
         return self.whole(self.sample(pixels))
+
+    def first(self, pictures: Pictures) -> Tensor:
+        """The latents that the picture to start from, or to repaint, has by now."""
+        assert pictures.init is not None
+        return self.whole(pictures.edited) if pictures.edited is not None else self.encode(pictures.init)
 
     def whole(self, rows: Tensor) -> Tensor:
         """As many rows as the batch has: fewer are taken again and again.

@@ -28,9 +28,12 @@ Place = tuple[int, int, int]  # index, and the row and column of the first token
 
 def reference(pictures: Pictures, studio: Studio) -> Extra:
     """The tokens of all references, one after the other, and their positions."""
-    if not pictures.references:
+    if pictures.edited is not None:
+        latents = [studio.whole(pictures.edited)]
+    else:
+        latents = [studio.whole(studio.mean(pixels)) for pixels in pictures.references]
+    if not latents:
         return Extra()
-    latents = [studio.whole(studio.mean(pixels)) for pixels in pictures.references]
     grids = [(latent.shape[-2] // 2, latent.shape[-1] // 2) for latent in latents]
     places = PLACES[pictures.layout](grids)
     ids = [positions(grid, place) for grid, place in zip(grids, places, strict=True)]

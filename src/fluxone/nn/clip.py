@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from fluxone.errors import pick
 from fluxone.nn.activations import ACTIVATIONS
-from fluxone.shapes import ClipShape, ClipVisionShape
+from fluxone.shapes import ClipShape, ClipVisionShape, SiglipShape
 
 LEGACY_EOS = 2  # configurations that say 2 mean: the largest id of the row is the end token
 
-Shape = ClipShape | ClipVisionShape  # the layers are the same for words and pictures
+Shape = ClipShape | ClipVisionShape | SiglipShape  # the layers are the same for words and pictures
 Stream = Float[Tensor, "B T D"]
 
 

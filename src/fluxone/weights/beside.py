@@ -24,14 +24,14 @@ from fluxone.shapes import ClipVisionShape, ControlNetShape, FluxShape, IpAdapte
 from fluxone.weights import configs, sizes
 from fluxone.weights.fill import load_module
 from fluxone.weights.fingerprint import fingerprint
-from fluxone.weights.formats.beside import BESIDE, CLIP_VISION, CONTROLNET, IP_ADAPTER, TINY
+from fluxone.weights.formats.beside import BESIDE, CLIP_VISION, CONTROLNET, IP_ADAPTER, SIGLIP, TINY
 from fluxone.weights.keymap import claim, native_shapes, plan, recognise
 from fluxone.weights.parts import Part, _weights_in, read_headers
 from fluxone.weights.safetensors import listing, merge, read_json
 
 CONFIG = "config.json"
 CLASSES = {CONTROLNET: "FluxControlNetModel", TINY: "AutoencoderTiny"}
-VISION = ("clip", "clip_vision_model")
+MODELS = {CLIP_VISION: ("clip", "clip_vision_model"), SIGLIP: ("siglip", "siglip_vision_model")}
 CLIP_HEAD = 64
 LAYER = re.compile(r"decoder\.layers\.\d{1,3}\.")
 
@@ -168,9 +168,9 @@ def controlnet_shape(part: Part, base: FluxShape) -> ControlNetShape:
 def ip_adapter_shape(shapes: Shapes, place: object) -> IpAdapterShape:
     """Of its tensors, which tell everything."""
     deep = "image_proj.proj.0.weight" in shapes
-    first = _matrix(shapes, "image_proj.proj.0.weight" if deep else "image_proj.proj.weight", place)
-    last = _matrix(shapes, "image_proj.proj.2.weight" if deep else "image_proj.proj.weight", place)
-    hidden, context = _matrix(shapes, "ip_adapter.0.to_k_ip.weight", place)
+    first = matrix(shapes, "image_proj.proj.0.weight" if deep else "image_proj.proj.weight", place)
+    last = matrix(shapes, "image_proj.proj.2.weight" if deep else "image_proj.proj.weight", place)
+    hidden, context = matrix(shapes, "ip_adapter.0.to_k_ip.weight", place)
     if last[0] % context:
         raise BadWeights(f"{place}: {last[0]} is no number of tokens of {context}", hint="the file is broken")
     return IpAdapterShape(
@@ -189,7 +189,7 @@ def clip_vision_shape(part: Part) -> ClipVisionShape:
     if part.config is not None:
         return configs.read_clip_vision(read_json(part.config), part.config)
     shapes = shapes_in(part)
-    positions, hidden = _matrix(shapes, "vision_model.embeddings.position_embedding.weight", part.place)
+    positions, hidden = matrix(shapes, "vision_model.embeddings.position_embedding.weight", part.place)
     patch = shapes.get("vision_model.embeddings.patch_embedding.weight", (0,))[-1]
     if hidden % CLIP_HEAD or patch == 0:
         raise BadWeights(f"{part.place}: CLIP's width is {hidden}", hint="put its config.json beside the file")
@@ -197,17 +197,17 @@ def clip_vision_shape(part: Part) -> ClipVisionShape:
         hidden=hidden,
         layers=sizes.count(shapes, r"vision_model\.encoder\.layers\.(\d+)\."),
         heads=hidden // CLIP_HEAD,
-        mlp=_matrix(shapes, "vision_model.encoder.layers.0.mlp.fc1.weight", part.place)[0],
+        mlp=matrix(shapes, "vision_model.encoder.layers.0.mlp.fc1.weight", part.place)[0],
         size=round((positions - 1) ** 0.5) * patch,
         patch=patch,
-        out=_matrix(shapes, "visual_projection.weight", part.place)[0],
+        out=matrix(shapes, "visual_projection.weight", part.place)[0],
     )
 
 
 def tiny_shape(part: Part) -> TinyShape:
     """Of its tensors; scale and shift of its config if there is one."""
     shapes = shapes_in(part)
-    channels, latent = _matrix(shapes, "decoder.layers.0.weight", part.place)
+    channels, latent = matrix(shapes, "decoder.layers.0.weight", part.place)
     levels = [0]
     for i in sorted({int(name.split(".")[2]) for name in shapes if LAYER.match(name)} - {0}):
         if f"decoder.layers.{i}.conv.0.weight" in shapes:
@@ -219,8 +219,8 @@ def tiny_shape(part: Part) -> TinyShape:
 
 
 def _speaks_of(config: Mapping[str, Any], kind: str) -> bool:
-    if kind == CLIP_VISION:
-        return config.get("model_type") in VISION
+    if kind in MODELS:
+        return config.get("model_type") in MODELS[kind]
     return kind in CLASSES and config.get("_class_name") == CLASSES[kind]
 
 
@@ -232,7 +232,7 @@ def _count(value: object, part: Part) -> int:
     return value
 
 
-def _matrix(shapes: Shapes, name: str, place: object) -> tuple[int, int]:
+def matrix(shapes: Shapes, name: str, place: object) -> tuple[int, int]:
     shape = shapes.get(name, ())
     if len(shape) < 2 or 0 in shape:
         raise BadWeights(f"{place}: {name} is of shape {list(shape)}", hint="the file is incomplete, or another's")

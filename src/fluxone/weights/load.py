@@ -32,6 +32,7 @@ from fluxone.weights.fingerprint import fingerprint
 from fluxone.weights.keymap import AUTOENCODER, CLIP, T5, TRANSFORMER
 from fluxone.weights.locate import locate
 from fluxone.weights.parts import Part
+from fluxone.weights.redux import Redux
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -47,6 +48,7 @@ class Bundle:
         t5_tokenizer, clip_tokenizer: folders that `text.tokenizers.load_tokenizer` reads.
         hashes: part -> fingerprint of its files.
         source: what was asked for.
+        redux: what makes words of pictures, if it is there.
     """
 
     variant: Variant
@@ -58,6 +60,7 @@ class Bundle:
     clip_tokenizer: Path | None
     hashes: dict[str, str] = field(default_factory=dict)
     source: str = ""
+    redux: Redux | None = None
 
 
 Prepare = Callable[[nn.Module, Part], None]
@@ -147,7 +150,7 @@ def resolve(source: str, *, token: str | None = None) -> tuple[Variant | None, P
     """
     if source in VARIANTS:
         row = VARIANTS[source]
-        return row, _inside(row) if row.assets else hub.download(row.repo, token=token)
+        return row, shipped(row) if row.assets else hub.download(row.repo, token=token)
     path = Path(source).expanduser()
     if path.exists():
         return None, path
@@ -159,7 +162,12 @@ def resolve(source: str, *, token: str | None = None) -> tuple[Variant | None, P
     raise AssertionError("pick raises for names that are in no table")
 
 
-def _inside(row: Variant) -> Path:
+def shipped(row: Variant) -> Path:
+    """The folder of a row that comes inside the package.
+
+    Raises:
+        BadFile: it is not there.
+    """
     path = Path(str(files("fluxone"))) / "assets" / row.assets
     if not path.is_dir():
         raise BadFile(f"{path} does not exist, though {row.title} comes with fluxone", hint="install fluxone again")

@@ -1,8 +1,9 @@
-"""The names of networks that work beside a model: ControlNets, IP-Adapters, picture encoders, tiny decoders.
+"""The names of networks that work beside a model: ControlNets, IP-Adapters, picture encoders, Redux, tiny decoders.
 
 Source: the published files' headers: XLabs-AI/flux-controlnet-*, InstantX and Shakker-Labs' Union, XLabs-AI/
-flux-ip-adapter, InstantX/FLUX.1-dev-IP-Adapter, openai/clip-vit-large-patch14, madebyollin/taef1; huggingface/
-diffusers, `controlnet_flux.py` and `loaders/ip_adapter.py`.
+flux-ip-adapter, InstantX/FLUX.1-dev-IP-Adapter, openai/clip-vit-large-patch14, google/siglip-so400m-patch14-384,
+black-forest-labs/FLUX.1-Redux-dev, madebyollin/taef1; huggingface/diffusers, `controlnet_flux.py` and
+`loaders/ip_adapter.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,16 @@ from fluxone.weights.formats import transformer
 from fluxone.weights.keymap import Format, Row
 
 CONTROLNET, IP_ADAPTER, CLIP_VISION, TINY = "controlnet", "IP-Adapter", "picture encoder", "tiny decoder"
+SIGLIP, REDUX = "SigLIP picture encoder", "Redux"
+
+# What a SigLIP holds beyond the patches' tokens: the head after them, the text's half, a table of 0, 1, 2...
+SIGLIP_IGNORED = (
+    r"(vision_model\.)?head\..*",
+    r"(vision_model\.)?embeddings\.position_ids",
+    r"text_model\..*",
+    r"logit_scale",
+    r"logit_bias",
+)
 
 HINT_ROWS = (
     Row("input_hint_block.0.*", ("input_hint_block.conv_in.*",)),
@@ -82,6 +93,20 @@ BESIDE: dict[str, Format] = {
                 r"vision_model\.embeddings\.position_ids",
             ),
         ),
+        Format(
+            name="siglip",
+            part=SIGLIP,
+            marks=("vision_model.embeddings.patch_embedding.bias", "vision_model.post_layernorm.weight"),
+            ignored=SIGLIP_IGNORED,
+        ),
+        Format(
+            name="siglip of transformers 5",
+            part=SIGLIP,
+            marks=("embeddings.patch_embedding.bias", "post_layernorm.weight"),
+            native_prefix="vision_model.",
+            ignored=SIGLIP_IGNORED,
+        ),
+        Format(name="redux", part=REDUX, marks=("redux_up.weight", "redux_down.weight")),
         Format(
             name="diffusers tiny decoder",
             part=TINY,

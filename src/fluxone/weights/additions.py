@@ -1,0 +1,67 @@
+"""Rows and files that are no model, but add to one: Redux, and control LoRAs with a row of their own.
+
+    "redux", its folder or file  -->  the base model, the row, and a recipe that has it as `redux`
+    "depth-lora"                 -->  the base model, the row, and a recipe that has it among its adapters
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from fluxone.errors import BadWeights
+from fluxone.recipe import Recipe
+from fluxone.variants import VARIANTS, Kind, Variant
+from fluxone.weights.load import resolve, shipped
+from fluxone.weights.redux import Redux, is_redux, load_redux, text_width
+
+
+def on_base(source: str, variant: str | None, recipe: Recipe) -> tuple[str, str | None, Recipe]:
+    """A source that only adds to a model as that model, and itself in the recipe; any other as it is.
+
+    Returns:
+        the source of the model, the name of the row whose defaults apply, the recipe.
+
+    Raises:
+        BadWeights: it is Redux for a model that is in no row.
+    """
+    row = VARIANTS.get(source) or next((row for row in VARIANTS.values() if row.base and row.repo == source), None)
+    path = Path(source).expanduser()
+    if row is None and path.exists() and is_redux(path):
+        row = replace(_made_for(path), repo=source, assets="")
+    if row is None or not row.base:
+        return source, variant, recipe
+    if Kind.PROMPT in row.takes:
+        own = source if row.repo == source else row.name
+        return row.base, variant or row.name, replace(recipe, redux=recipe.redux or own)
+    place = str(shipped(row)) if row.assets else f"{row.repo}/{row.file}"
+    adapter = f"{place}:{row.scale:g}"
+    return row.base, variant or row.name, replace(recipe, adapters=(adapter, *recipe.adapters))
+
+
+def redux_of(recipe: Recipe, variant: Variant, dtype: str) -> Redux | None:
+    """What the recipe asks for, loaded; None if it asks for none.
+
+    Raises:
+        UserError: it cannot be found, fetched, read or completed, or is for another model.
+    """
+    if recipe.redux is None:
+        return None
+    import torch
+
+    _, path = resolve(recipe.redux, token=recipe.token)
+    encoder = None if recipe.siglip is None else Path(recipe.siglip).expanduser()
+    return load_redux(path, variant.shape, getattr(torch, dtype), encoder=encoder)
+
+
+def _made_for(path: Path) -> Variant:
+    """The row of a Redux, told by the width of the text of its base model."""
+    width = text_width(path)
+    rows = [row for row in VARIANTS.values() if row.base and Kind.PROMPT in row.takes]
+    fitting = [row for row in rows if VARIANTS[row.base].shape.text_dim == width]
+    if not fitting:
+        raise BadWeights(
+            f"{path} is Redux for a model with {width} text channels, which no row has",
+            hint="give that model, and this as redux",
+        )
+    return fitting[0]
