@@ -142,7 +142,10 @@ form.steps.addEventListener("input", steps);
 $("cancel").addEventListener("click", cancel);
 $("clear").addEventListener("click", () => { remember([]); gallery(); });
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault();   // else it would also press whatever button has the focus
+    form.requestSubmit();
+  }
   if (event.key === "Escape") cancel();
 });
 steps();

@@ -1,0 +1,200 @@
+"""`fluxone serve` as its users meet it: a process, real clients, a real browser, and kill -9."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import openai
+import pytest
+from PIL import Image
+
+from e2e.chromium import PATH, Chromium
+from fluxone.geometry import Resolution
+from fluxone.request import Request
+from fluxone.serve.serving import fitted
+from fluxone.variants import MINI
+
+
+class Server:
+    """A server in a process of its own."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.folder, self.environment = folder, environment
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = (folder / "log").open("ab")
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "fluxone", "serve", "--port", str(self.port), "--folder", str(self.folder)],
+            env=self.environment, stdout=self.log, stderr=self.log,
+        )  # fmt: skip
+        end = time.monotonic() + 60
+        while True:
+            try:
+                self.ask("/readyz")
+                return
+            except OSError:
+                assert self.process.poll() is None, (self.folder / "log").read_text()
+                assert time.monotonic() < end
+                time.sleep(0.05)
+
+    def end(self, number: int) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+    def ask(self, path: str, body: dict | None = None) -> dict:
+        url = path if path.startswith("http") else self.url + path
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def draw(self, **body: object) -> str:
+        """The id of what will be drawn."""
+        return self.ask("/v1/flux-dev", {"prompt": "a red car", "width": 256, "height": 256, **body})["id"]
+
+    def wait(self, task: str) -> dict:
+        end = time.monotonic() + 120
+        while (told := self.ask(f"/v1/get_result?id={task}"))["status"] == "Pending":
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        return told
+
+    def picture(self, task: str) -> np.ndarray:
+        told = self.wait(task)
+        assert told["status"] == "Ready", told
+        with urllib.request.urlopen(told["result"]["sample"], timeout=30) as answer:
+            return np.asarray(Image.open(io.BytesIO(answer.read())).convert("RGB"), dtype=int)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("serve"), environment)
+    server.start()
+    yield server
+    if server.process.poll() is None:
+        server.end(signal.SIGKILL)
+    server.log.close()
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[int, np.ndarray]:
+    """Seed -> what the pipeline itself makes of a request."""
+    from fluxone.assembly import assemble
+
+    pipeline = assemble("mini")
+    wanted = Request(prompt="a red car", resolution=Resolution(width=256, height=256), steps=3)
+    request, notes = fitted(wanted, MINI)
+    assert notes == ["drawn at 128x128 and scaled to 256x256"]
+    made = {seed: pipeline(Request(**{**vars(request), "seed": seed})).images[0] for seed in range(3)}
+    return {seed: np.asarray(image, dtype=int) for seed, image in made.items()}
+
+
+def test_many_clients_get_what_the_pipeline_makes(server: Server, alone: dict[int, np.ndarray]) -> None:
+    with ThreadPoolExecutor(6) as clients:
+        tasks = list(clients.map(lambda n: server.draw(seed=n % 3, steps=3, output_format="png"), range(9)))
+    assert len(set(tasks)) == 9
+    for n, task in enumerate(tasks):
+        assert np.abs(server.picture(task) - alone[n % 3]).max() <= 1
+
+
+def test_the_openai_client(server: Server) -> None:
+    client = openai.OpenAI(api_key="none", base_url=f"{server.url}/v1", max_retries=0)
+    assert [model.id for model in client.models.list()] == ["mini"]
+    extra = {"num_inference_steps": 4, "seed": 1}
+    events = list(client.images.generate(prompt="a fox", stream=True, partial_images=1, extra_body=extra))
+    first, last = (Image.open(io.BytesIO(base64.b64decode(event.b64_json))) for event in events)
+    assert first.size == last.size == (128, 128)
+    assert first.tobytes() != last.tobytes()
+    picture, mask = io.BytesIO(), io.BytesIO()
+    last.save(picture, "PNG")
+    clear = Image.new("RGBA", last.size, (0, 0, 0, 255))
+    clear.paste((0, 0, 0, 0), (0, 0, 64, 128))
+    clear.save(mask, "PNG")
+    files = {"image": ("image.png", picture.getvalue()), "mask": ("mask.png", mask.getvalue())}
+    made = client.images.edit(prompt="a house", extra_body={"num_inference_steps": 2}, **files)
+    edited = np.asarray(Image.open(io.BytesIO(base64.b64decode(made.data[0].b64_json))).convert("RGB"))
+    before = np.asarray(last.convert("RGB"))
+    assert (edited[:, 64:] == before[:, 64:]).all(), "outside the mask not one value changes"
+    assert (edited[:, :60] != before[:, :60]).any()
+
+
+def test_a_client_that_hangs_up_is_forgotten(server: Server) -> None:
+    body = json.dumps({"prompt": "x", "num_inference_steps": 100, "n": 10}).encode()
+    with socket.create_connection(("127.0.0.1", server.port)) as line:
+        head = "POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        line.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        while not server.ask("/readyz")["begun"]:
+            time.sleep(0.02)
+    end = time.monotonic() + 10
+    while (state := server.ask("/readyz"))["begun"] or state["waiting"]:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(PATH is None, reason="there is no Chromium")
+def test_the_page_in_a_browser(server: Server, tmp_path: Path) -> None:
+    browser = Chromium(tmp_path)
+    try:
+        browser.open(server.url)
+        browser.until("document.getElementById('server').textContent === 'mini'")
+        assert browser.run("document.activeElement.id") == "prompt"
+        browser.run("(e => { e.value = 4; e.dispatchEvent(new Event('input')) })(document.forms[0].steps)")
+        browser.type("a fox in the snow")
+        browser.press("Enter", control=True)
+        browser.until("document.querySelectorAll('#gallery img').length === 1")
+        assert browser.run("document.getElementById('caption').textContent").startswith("a fox in the snow")
+        browser.until("document.getElementById('picture').naturalWidth === 512")
+        browser.open(server.url)
+        browser.until("document.querySelectorAll('#gallery img').length === 1")
+        browser.run("document.querySelector('#gallery button').click()")
+        assert browser.run("document.forms[0].prompt.value") == "a fox in the snow"
+        browser.run("(e => { e.value = 50 })(document.forms[0].steps)")
+        browser.press("Enter", control=True)
+        browser.until("document.querySelector('#picture.rough') !== null")
+        browser.press("Escape")
+        browser.until("document.getElementById('message').textContent.includes('cancelled')")
+        browser.resize(390, 844)
+        assert browser.run("document.documentElement.scrollWidth") <= 390, "nothing sticks out on a phone"
+        browser.open(f"{server.url}/docs")
+        browser.until("document.body.innerText.includes('POST /v1/flux-dev')")
+        elsewhere = [url for url in browser.asked if not url.startswith((server.url, "data:", "about:"))]
+        assert elsewhere == []
+    finally:
+        browser.close()
+
+
+def test_kill_9_loses_nothing_that_was_accepted(server: Server, alone: dict[int, np.ndarray]) -> None:
+    with ThreadPoolExecutor(4) as clients:
+        tasks = list(clients.map(lambda n: server.draw(seed=n % 3, steps=3, output_format="png"), range(12)))
+    while not any(server.ask(f"/v1/get_result?id={task}")["status"] == "Ready" for task in tasks):
+        time.sleep(0.005)
+    server.end(signal.SIGKILL)
+    for file in (server.folder / "results").glob("*.png"):
+        Image.open(file).load()
+    server.start()
+    for n, task in enumerate(tasks):
+        assert np.abs(server.picture(task) - alone[n % 3]).max() <= 1
+
+
+def test_sigterm_finishes_what_has_begun(server: Server) -> None:
+    task = server.draw(seed=1, steps=40, output_format="png")
+    while not server.ask("/readyz")["begun"]:
+        time.sleep(0.01)
+    assert server.end(signal.SIGTERM) in (0, 143, -signal.SIGTERM)
+    Image.open(server.folder / "results" / f"{task}.png").load()
