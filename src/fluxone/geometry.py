@@ -81,14 +81,14 @@ class Resolution:
 
     @classmethod
     def parse(cls, text: str) -> Resolution:
-        """`1024x768` is width x height, as people write it.
+        """`1024x768` is width x height, as people write it; `512` is a square.
 
         Raises:
             BadRequest: not two whole numbers.
         """
-        width, _, height = text.lower().replace("×", "x").partition("x")
+        width, cross, height = text.lower().replace("×", "x").partition("x")
         try:
-            return cls(width=int(width), height=int(height or width))
+            return cls(width=int(width), height=int(height if cross else width))
         except ValueError:
             raise BadRequest(f"size is {text!r}", hint="write WIDTHxHEIGHT, e.g. 1024x768") from None
 
@@ -103,6 +103,9 @@ class Resolution:
             raise BadRequest(f"aspect is {aspect!r}", hint="both numbers must be positive, e.g. 16:9")
         width = TOKEN * max(1, round(math.sqrt(pixels * across / down) / TOKEN))
         height = TOKEN * max(1, round(math.sqrt(pixels * down / across) / TOKEN))
+        if max(width, height) > MAX_SIDE:
+            hint = f"no side can be longer than {MAX_SIDE} px: choose a squarer aspect, or say the size"
+            raise BadRequest(f"the aspect {aspect} makes {width}x{height} px", hint=hint)
         return cls(height=height, width=width)
 
     @classmethod

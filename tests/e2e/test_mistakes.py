@@ -50,6 +50,8 @@ def attempt(fluxone: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.Mon
         ("--size 8x8", "8 px"),
         ("--size 8192x8192", "use at most 65536: 4096x4096 px"),
         ("--size large", "WIDTHxHEIGHT"),
+        ("--size 32x", "WIDTHxHEIGHT"),
+        ("--aspect 1:100000 --megapixels 0.001", "makes 16x10240 px; no side can be longer than 8192 px"),
         ("--size 64x64 --aspect 1:1", "drop one"),
         ("--aspect 0:1", "positive"),
         ("--aspect wide", "ACROSS:DOWN"),
@@ -73,6 +75,10 @@ def attempt(fluxone: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.Mon
         ("--text-tokens 0", "1 to 512"),
         ("--sampler eular", "did you mean 'euler'"),
         ("--schedule shiftd", "did you mean 'shifted'"),
+        ("--model=", "--model is empty"),
+        ("--lora a --lora=", "--lora is empty"),
+        ("--output=", "--output is empty"),
+        ("--vae=", "--vae is empty"),
         ("--model dve", "did you mean 'dev'"),
         ("--model nothing.safetensors", "nothing.safetensors"),
         ("--dtype float3", "did you mean 'float32'"),
@@ -125,6 +131,12 @@ def test_a_picture_without_a_record_cannot_be_replayed(attempt: Attempt, tmp_pat
     assert "no record" in attempt("replay", plain)
     assert "picture" in attempt("replay", text)
     assert "picture" in attempt("generate", "x", "--init", text)
+
+
+def test_a_picture_that_was_cut_cannot_be_replayed(attempt: Attempt, fluxone: Callable[..., Any], tiny: Path) -> None:
+    fluxone("generate", "x", "--model", tiny, "--size", "64x64", "--steps", 1, "-o", "x.png")
+    truncate(Path("x.png"))
+    assert "truncated" in attempt("replay", "x.png")
 
 
 @pytest.fixture

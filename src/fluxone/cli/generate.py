@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fluxone.pipeline import Pipeline
     from fluxone.sampling.samplers import Step
 
+WORDS = ("prompt", "negative", "clip_prompt", "clip_negative")  # which may be empty
 SAMPLERS, SCHEDULES = ", ".join(options.SAMPLERS), ", ".join(options.SCHEDULES)
 
 HELP = """Make a picture of PROMPT; `-` reads the prompt from standard input. Prints the picture's path.
@@ -81,6 +82,14 @@ class Asked(Beside):
     preview: bool
     as_json: bool
     quiet: bool
+
+    def __post_init__(self) -> None:
+        """Refuse what a script leaves empty by mistake: as a path it would mean the folder that it runs in."""
+        for option in OPTIONS:
+            value = getattr(self, str(option.name))
+            empty = "" in value if isinstance(value, tuple) else value == ""
+            if empty and option.name not in WORDS and option.default != "":
+                raise BadRequest(f"{option.opts[-1]} is empty", hint="give it a value, or leave it out")
 
     def request(self) -> Request:
         """What is to be drawn.

@@ -58,7 +58,8 @@ class File:
             picture.resize((picture.width * times, picture.height * times)).save(part, format="png", compress_level=1)
             part.replace(self.path)
         except OSError as error:
-            raise CannotWrite(f"cannot write the preview {self.path}: {error}", hint="leave out --preview") from error
+            reason = error.strerror or error
+            raise CannotWrite(f"cannot write the preview {self.path}: {reason}", hint="leave out --preview") from error
         finally:
             part.unlink(missing_ok=True)
 

@@ -71,6 +71,7 @@ def command(
     console.listen(quiet=quiet)
     path = Path(image)
     entry = provenance.read(path)
+    options.read_image(image)  # a picture that was cut has its record, but cannot be compared: said before the work
     single = {"init": init, "mask": mask, "control": control}
     readers = {"mask": options.read_mask}
     given: dict[str, Any] = {
