@@ -146,16 +146,20 @@ def from_json(text: str) -> Record:
                 wanted[name] = Resolution.parse(wanted[name])
         given: dict[str, Any] = {name: whole.get(name) for name in SINGLE}
         given |= {name: tuple(whole.get(name, ())) for name in SEVERAL}
+        hashes = dict(whole.get("hashes", {}))
+        said = [*hashes.values(), *(text for name in SEVERAL for text in given[name])]
+        if not all(isinstance(text, str) for text in [*said, *(given[name] or "" for name in SINGLE)]):
+            raise TypeError("a hash is no text")
         return Record(
             request=Request(**wanted),
             model=str(whole["model"]),
             **given,
             source=str(whole.get("source", "")),
-            hashes=dict(whole.get("hashes", {})),
+            hashes=hashes,
             recipe=dict(whole.get("recipe", {})),
             version=str(whole["fluxone"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, BadRequest, UnknownName) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, BadRequest, UnknownName) as error:
         raise BadFile(f"the picture's metadata cannot be read: {error}") from error
 
 
