@@ -108,6 +108,8 @@ def settle(recipe: Recipe) -> Recipe:
     """
     if "packed" in (recipe.quant, recipe.quant_t5) and (recipe.device or best_device()) != "cpu":
         raise BadRequest("quant packed is for CPUs", hint="use fp8 or int8-dynamic, or device cpu")
+    if "packed" in (recipe.quant, recipe.quant_t5) and recipe.compile:
+        raise BadRequest("compile and quant packed are both on", hint="the compiler orders weights itself: use one")
     if recipe.compile and recipe.offload == "block":
         raise BadRequest("compile and offload block are both on", hint="compiled blocks stay: use offload model")
     device = recipe.device or best_device()

@@ -61,10 +61,10 @@ def multiply_dynamic(x: Tensor, packed: Mapping[str, Tensor], bias: Tensor | Non
         scaled = packed["row_scale"].flatten()
         bias = scaled.new_zeros(scaled.shape) if bias is None else bias.float()
         sums = torch._int_mm(numbers, weight.t())
-        return native.finished(sums, scales, scaled, bias, x.dtype).view(*x.shape[:-1], -1)
+        return native.finished(sums, scales, scaled, bias, x.dtype).view(*x.shape[:-1], weight.shape[0])
     numbers, scale = quantized(rows)
     out = torch._int_mm(numbers, weight.t()).to(torch.float32).mul_(scale)
-    return _scaled(out, packed, bias).to(x.dtype).view(*x.shape[:-1], -1)
+    return _scaled(out, packed, bias).to(x.dtype).view(*x.shape[:-1], weight.shape[0])
 
 
 def _scaled(out: Tensor, packed: Mapping[str, Tensor], bias: Tensor | None) -> Tensor:

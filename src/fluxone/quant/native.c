@@ -66,7 +66,7 @@ void quantize_bf16(const uint16_t *x, int8_t *out, float *scales, long rows, lon
     }
 }
 
-void finish_f32(const int32_t *sums, const float *scales, const float *weights, const float *bias, float *out,
+void finish_f32(const int32_t *sums, const float *scales, float *out, const float *weights, const float *bias,
                 long rows, long columns) {
     for (long r = 0; r < rows; r++) {
         const int32_t *row = sums + r * columns;
@@ -75,7 +75,7 @@ void finish_f32(const int32_t *sums, const float *scales, const float *weights, 
     }
 }
 
-void finish_bf16(const int32_t *sums, const float *scales, const float *weights, const float *bias, uint16_t *out,
+void finish_bf16(const int32_t *sums, const float *scales, uint16_t *out, const float *weights, const float *bias,
                  long rows, long columns) {
     for (long r = 0; r < rows; r++) {
         const int32_t *row = sums + r * columns;

@@ -13,6 +13,7 @@ import platform
 import secrets
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 SOURCE = Path(__file__).with_name("native.c")
 OPTIONS = ("-O3", "-march=native", "-ffp-contract=off", "-shared", "-fPIC")
+MANY = 1 << 18  # numbers from which threads share them
 PATIENCE = 120  # seconds that the compiler may take
 WORDS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 LOG = logging.getLogger("fluxone")
@@ -52,15 +54,16 @@ def library() -> ctypes.CDLL | None:
 
 
 def helps(x: Tensor) -> bool:
-    """Whether the compiled passes can be used for a tensor."""
-    return x.device.type == "cpu" and x.dtype in WORDS and library() is not None
+    """Whether the compiled passes can be used for a tensor; torch's compiler makes passes of its own."""
+    here = x.device.type == "cpu" and x.dtype in WORDS and not torch.compiler.is_compiling()
+    return here and library() is not None
 
 
 def quantized(x: Tensor) -> tuple[Tensor, Tensor]:
     """Rows (N I) as int8 numbers and their scales (N), float32, in one pass."""
     x = x.contiguous()
     numbers, scales = torch.empty(x.shape, dtype=torch.int8), torch.empty(x.shape[0])
-    _call("quantize", x.dtype, (x, numbers, scales), *x.shape)
+    _call("quantize", x.dtype, (x, numbers, scales), (), x.shape[1])
     return numbers, scales
 
 
@@ -68,7 +71,7 @@ def finished(sums: Tensor, scales: Tensor, weights: Tensor, bias: Tensor, dtype:
     """sums (N O, int32) * scales (N) * weights (O) + bias (O), the factors float32, as a type, in one pass."""
     sums, bias = sums.contiguous(), bias.contiguous()
     out = torch.empty(sums.shape, dtype=dtype)
-    _call("finish", dtype, (sums, scales, weights, bias, out), *sums.shape)
+    _call("finish", dtype, (sums, scales, out), (weights, bias), sums.shape[1])
     return out
 
 
@@ -81,13 +84,30 @@ class Gelu(nn.Module):
         if not helps(x) or rows.stride(-1) != 1 or (x.requires_grad and torch.is_grad_enabled()):
             return F.gelu(x, approximate="tanh")
         out = torch.empty(rows.shape, dtype=x.dtype)
-        _call("gelu", x.dtype, (rows, out), *rows.shape, rows.stride(0))
+        _call("gelu", x.dtype, (rows, out), (), rows.shape[1], rows.stride(0))
         return out.view(x.shape)
 
 
-def _call(name: str, dtype: torch.dtype, tensors: tuple[Tensor, ...], *sizes: int) -> None:
-    work = getattr(library(), f"{name}_{WORDS[dtype]}")
-    work(*(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors), *(ctypes.c_long(size) for size in sizes))
+def _call(name: str, dtype: torch.dtype, by_row: tuple[Tensor, ...], shared: tuple[Tensor, ...], *sizes: int) -> None:
+    """Let each of torch's number of threads work on its share of the rows; few numbers are not worth sharing."""
+    work, rows = getattr(library(), f"{name}_{WORDS[dtype]}"), by_row[0].shape[0]
+    threads = torch.get_num_threads() if by_row[0].numel() >= MANY else 1
+    share = -(-rows // threads)
+
+    def part(start: int) -> None:
+        tensors = [*(tensor[start : start + share] for tensor in by_row), *shared]
+        counts = (min(share, rows - start), *sizes)
+        work(*(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors), *(ctypes.c_long(count) for count in counts))
+
+    if share < rows:
+        list(_crew(threads).map(part, range(0, rows, share)))
+    elif rows:
+        part(0)
+
+
+@cache
+def _crew(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="fluxone-native")
 
 
 def _processor() -> str:

@@ -293,6 +293,17 @@ def test_the_activation_is_the_same_function(dtype: torch.dtype) -> None:
     assert grown.grad is not None
 
 
+def test_threads_share_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    if native.library() is None:
+        pytest.skip("there is no C compiler")
+    packed, x = QuantLinear.of(layer(), SCHEMES["int8-dynamic"], torch.float32), torch.randn(13, 96)
+    wanted, active = packed(x), native.Gelu()(x)
+    monkeypatch.setattr(native, "MANY", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert torch.equal(packed(x), wanted) and torch.equal(native.Gelu()(x), active)
+    assert packed(x[:0]).shape == (0, 48)
+
+
 def test_what_is_no_number_is_not_lost() -> None:
     layer_ = QuantLinear.of(layer(), SCHEMES["int8-dynamic"], torch.float32)
     for wrong in (torch.nan, torch.inf, -torch.inf):
