@@ -81,6 +81,11 @@ class Variant:
         """Whether guidance is distilled into the network as an embedding."""
         return self.shape.guided
 
+    @property
+    def lora(self) -> bool:
+        """Whether it is a LoRA on its base: one file, no folder of parts."""
+        return bool(self.base) and Kind.PROMPT not in self.takes
+
     def taking(self, kind: Kind) -> Variant:
         """The same with channels for this kind, which nothing but image prompts goes with."""
         return replace(self, takes=(kind, *(own for own in self.takes if own is Kind.PROMPT)))

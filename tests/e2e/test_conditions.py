@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from unit.conditions.test_redux import write
 
@@ -66,6 +68,24 @@ def test_edit_keeps_the_size_and_replays(fluxone: Fluxone, tiny: Path, files: Pa
     if "mask.png" in keep:
         given += ("--init", "one.png", "--mask", "mask.png")
     assert json.loads(fluxone("replay", "out.png", *given, "--json").stdout)["equal"]
+
+
+def test_control_by_a_lora_and_replay(fluxone: Fluxone, tiny: Path, files: Path) -> None:
+    """As Black Forest Labs' control LoRAs: the way in takes twice the channels; any kind of map then guides it."""
+    shape = json.loads((tiny / "transformer" / "config.json").read_text())
+    columns, width = shape["in_channels"], shape["num_attention_heads"] * shape["attention_head_dim"]
+    source = torch.Generator().manual_seed(0)
+    tensors = {
+        "img_in.lora_A.weight": torch.randn(4, 2 * columns, generator=source),
+        "img_in.lora_B.weight": torch.randn(width, 4, generator=source),
+    }
+    save_file(tensors, files / "pose.safetensors")
+    line = ("control", "pose", "one.png", "a fox", "--model", tiny)
+    assert "takes no control picture" in fluxone(*line, "--map", code=2).stderr
+    fluxone(*line, "--map", "--lora", "pose.safetensors:0.85", *QUICK)
+    assert pixels(files / "out.png").shape == (40, 60, 3)
+    again = ("replay", "out.png", "--control", "one.png", "--lora", "pose.safetensors:0.85", "--json")
+    assert json.loads(fluxone(*again).stdout)["equal"]
 
 
 def test_edits_in_a_row_replay(fluxone: Fluxone, tiny: Path, files: Path) -> None:

@@ -30,7 +30,13 @@ def pull(name: str, verify: bool, as_json: bool, quiet: bool) -> None:
     stopped, and what is here already is not fetched again. Prints the folder.
     """
     found = None if name in VARIANTS else REPO.fullmatch(name)
-    repo, file = (found[1], found[2]) if found else (pick(VARIANTS, name, "model").repo, None)
+    if found:
+        repo, file = found[1], found[2]
+    else:
+        row = pick(VARIANTS, name, "model")
+        repo, file = row.repo, row.file if row.lora else None
+        if row.base and not quiet:
+            console.notice(f"{name} adds to {row.base}, which is pulled by itself")
     if not repo:
         raise BadRequest(f"{name} comes with fluxone", hint="there is nothing to pull: generate with it")
     from fluxone.weights import hub

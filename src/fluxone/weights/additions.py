@@ -31,12 +31,12 @@ def on_base(source: str, variant: str | None, recipe: Recipe) -> tuple[str, str 
         row = replace(_made_for(path), repo=source, assets="")
     if row is None or not row.base:
         return source, variant, recipe
-    if Kind.PROMPT in row.takes:
-        own = source if row.repo == source else row.name
-        return row.base, variant or row.name, replace(recipe, redux=recipe.redux or own)
-    place = str(shipped(row)) if row.assets else f"{row.repo}/{row.file}"
-    adapter = f"{place}:{row.scale:g}"
-    return row.base, variant or row.name, replace(recipe, adapters=(adapter, *recipe.adapters))
+    if row.lora:
+        place = str(shipped(row)) if row.assets else f"{row.repo}/{row.file}"
+        adapter = f"{place}:{row.scale:g}"
+        return row.base, variant or row.name, replace(recipe, adapters=(adapter, *recipe.adapters))
+    own = source if row.repo == source else row.name
+    return row.base, variant or row.name, replace(recipe, redux=recipe.redux or own)
 
 
 def redux_of(recipe: Recipe, variant: Variant, dtype: str) -> Redux | None:

@@ -13,7 +13,10 @@ from enum import Enum
 from pathlib import Path
 
 from fluxone.errors import FluxoneError
-from fluxone.weights.locate import in_folder
+from fluxone.weights.keymap import TRANSFORMER
+from fluxone.weights.locate import INDEX, in_folder
+from fluxone.weights.parts import FOLDERS
+from fluxone.weights.safetensors import read_json
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 PART = ".fluxone.incomplete"  # ending of a blob that is not whole yet
@@ -59,9 +62,22 @@ def state(repo: str) -> State:
         blobs = home(repo) / "blobs"
         return State.PARTLY if blobs.is_dir() and any(blobs.iterdir()) else State.ABSENT
     try:
-        return State.PARTLY if in_folder(folder).missing else State.WHOLE
+        return State.WHOLE if _complete(folder) else State.PARTLY
     except FluxoneError:
         return State.PARTLY
+
+
+def _complete(folder: Path) -> bool:
+    """Whether all is there of a model; of what only adds to one (Redux); or the file of an adapter."""
+    if not (folder / INDEX).is_file():
+        return any(folder.glob("*.safetensors"))
+    index = read_json(folder / INDEX)
+    if FOLDERS[TRANSFORMER] in index:
+        return not in_folder(folder).missing
+    named = [folder / name for name, part in index.items() if isinstance(part, list) and any(part)]
+    return all(any(place.glob("*.json")) for place in named) and all(
+        any(place.glob("*.safetensors")) for place in named if (place / "config.json").is_file()
+    )
 
 
 def kept(repo: str) -> int:

@@ -21,7 +21,7 @@ from safetensors.torch import load
 
 from fluxone.cli.main import run
 from fluxone.errors import BadFile, CannotWrite, FluxoneError, HubError
-from fluxone.variants import DEV
+from fluxone.variants import DEV, VARIANTS
 from fluxone.weights import cache, hub, locate
 from unit.weights import tiny
 from unit.weights.stand_in import COMMIT, Hub, serving
@@ -290,6 +290,26 @@ def test_the_command_line_pulls_and_lists(site: Hub, capsys: pytest.CaptureFixtu
     assert (json.loads(out)["fetched"], err) == (0, "")
     (Path(json.loads(out)["path"]) / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     assert row()["state"] == "downloaded in part"
+    redux = VARIANTS["redux"]
+    names = ("image_embedder", "image_encoder", "feature_extractor")
+    index = {"_class_name": "FluxPriorReduxPipeline", "text_encoder": [None, None]} | {n: ["x", "Y"] for n in names}
+    site.files[redux.repo] = {
+        "model_index.json": json.dumps(index).encode(),
+        **{f"{name}/config.json": b"{}" for name in names[:2]},
+        **{f"{name}/model.safetensors": b"weights" for name in names[:2]},
+        "feature_extractor/preprocessor_config.json": b"{}",
+    }
+    assert run(["models", "pull", "redux"]) == 0
+    place = Path(capsys.readouterr().out.strip())
+    assert cache.state(redux.repo) is cache.State.WHOLE
+    (place / "image_encoder" / "model.safetensors").unlink()
+    assert cache.state(redux.repo) is cache.State.PARTLY
+    lora = VARIANTS["depth-lora"]  # no folder of parts: its one file, and its base by itself
+    site.files[lora.repo] = {lora.file: b"a file"}
+    assert run(["models", "pull", "depth-lora"]) == 0
+    out, err = capsys.readouterr()
+    assert Path(out.strip()).name == lora.file and Path(out.strip()).read_bytes() == b"a file"
+    assert "depth-lora adds to dev, which is pulled by itself" in err and cache.state(lora.repo) is cache.State.WHOLE
     assert run(["models", "pull", "mini"]) == 2
     assert "mini comes with fluxone; there is nothing to pull" in capsys.readouterr().err
     assert run(["models", "pull", "dve"]) == 2
