@@ -11,14 +11,15 @@ import torch
 from diffusers import AutoencoderTiny, FluxControlNetModel
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, SiglipVisionConfig, SiglipVisionModel
 
 from fluxone.errors import BadWeights
 from fluxone.nn.rope import rotation
 from fluxone.shapes import FluxShape
-from fluxone.weights.beside import load_clip_vision, load_controlnet, load_tiny
+from fluxone.weights.beside import load_controlnet, load_tiny
 from fluxone.weights.formats.beside import BESIDE
 from fluxone.weights.save import in_format
+from fluxone.weights.vision import load_clip_vision, load_siglip_pooled
 from parity.equal import agree, scatter
 
 BASE = FluxShape(
@@ -166,6 +167,24 @@ def test_clip_vision_out_of_a_whole_clip(tmp_path: Path) -> None:
     shape = ours.shape
     assert (shape.size, shape.patch, shape.heads, shape.out, shape.layers) == (224, 32, 1, 512, 1)
     assert torch.equal(ours.visual_projection.weight, model.visual_projection.weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@torch.no_grad()
+def test_siglip_with_its_head(dtype: torch.dtype, tmp_path: Path) -> None:
+    config = SiglipVisionConfig(
+        hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40, image_size=28, patch_size=7
+    )
+    theirs = SiglipVisionModel(config).eval()
+    scatter(theirs)
+    theirs.save_pretrained(tmp_path)
+    ours = load_siglip_pooled(tmp_path, torch.float32)
+    pixels = torch.randn(2, 3, 28, 28, generator=torch.Generator().manual_seed(0)).to(dtype)
+    agree(ours.to(dtype)(pixels), theirs.to(dtype)(pixels).pooler_output)
+    state = load_file(tmp_path / "model.safetensors")
+    save_file({key: value for key, value in state.items() if "head." not in key}, tmp_path / "model.safetensors")
+    with pytest.raises(BadWeights, match="no SigLIP picture encoder with its head: it is a SigLIP picture encoder"):
+        load_siglip_pooled(tmp_path, torch.float32)
 
 
 def tiny(**more: Any) -> AutoencoderTiny:

@@ -11,7 +11,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    SiglipImageProcessor,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
 
 from fluxone import FluxPipeline
 from fluxone.errors import BadRequest, MissingParts
@@ -230,3 +237,31 @@ def test_instantx(oracle: Get, tmp_path: Path) -> None:
     assert_close(expected, found)
     plain = oracle("dev").pipe(**kwargs, generator=torch.Generator().manual_seed(3)).images
     assert np.abs(expected - plain).max() > 0.01
+
+
+def test_instantx_looks_with_siglip(oracle: Get, tmp_path: Path) -> None:
+    instantx(tmp_path / "ip-adapter.safetensors")
+    siglip = SiglipVisionModel(
+        SiglipVisionConfig(
+            hidden_size=IMAGE,
+            num_hidden_layers=2,
+            num_attention_heads=3,
+            intermediate_size=40,
+            image_size=SIZE,
+            patch_size=7,
+        )
+    ).eval()
+    scatter(siglip)
+    siglip.save_pretrained(tmp_path / "image_encoder")
+    ours = FluxPipeline.from_pretrained(str(oracle("dev").folder), torch_dtype=torch.float32, device="cpu")
+    ours.load_ip_adapter(tmp_path / "ip-adapter.safetensors")
+    pictures = [start(50, 37), start(20, 90, 1)]
+    processor = SiglipImageProcessor(size={"height": SIZE, "width": SIZE})
+    with torch.no_grad():
+        vectors = siglip(processor(pictures, return_tensors="pt").pixel_values).pooler_output
+    (look,) = ours.pipeline.steering.looks([pictures], 1)
+    assert (look.vectors[0] - vectors).abs().max() < 1e-5
+    kwargs = arguments("dev", 4, 3, {"seed": 1})
+    made = ours(**kwargs, ip_adapter_image=[pictures]).images
+    assert np.abs(made - ours(**kwargs, ip_adapter_image_embeds=vectors).images).max() < 1e-4
+    assert np.abs(made - ours(**kwargs).images).max() > 0.01

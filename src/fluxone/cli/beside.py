@@ -61,7 +61,7 @@ FILE = "FILE[:SCALE]"
 FILES: list[click.Parameter] = [
     click.Option(["--controlnet", "controlnets"], metavar=FILE, multiple=True, help="A ControlNet; repeat."),
     click.Option(["--ip-adapter", "ip_adapters"], metavar=FILE, multiple=True, help="An IP-Adapter; repeat."),
-    click.Option(["--image-encoder"], metavar="FILE", help="CLIP's, for --ip-adapter; default: near its file."),
+    click.Option(["--image-encoder"], metavar="FILE", help="Of --ip-image: CLIP or SigLIP; default: near the adapter."),
     click.Option(["--embedding", "embeddings"], metavar="FILE[:WORD]", multiple=True, help="An own word; repeat."),
     click.Option(["--decoder"], metavar="FILE", help="TAEF1, in place of the autoencoder's decoder."),
 ]

@@ -269,7 +269,7 @@ class Steering:
         if loaded.encoder is None:
             if pictures is None:
                 return torch.zeros(batch, 1, loaded.net.shape.image)
-            raise missing(name)
+            raise missing(loaded.net.shape, name)
         seen = loaded.encoder.vectors(pictures, self.on_device.device)
         return seen[None].expand(batch, -1, -1)
 

@@ -2,40 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from fluxone.errors import BadWeights, MissingParts
-from fluxone.nn.clip_vision import ClipVisionEncoder
 from fluxone.pixels import Picture
 from fluxone.shapes import IpAdapterShape
-from fluxone.steering.pictures import black, clip_pixels
-from fluxone.weights.beside import load_clip_vision
+from fluxone.steering.pictures import black, clip_pixels, siglip_pixels
+from fluxone.weights.vision import load_clip_vision, load_siglip_pooled
 
 FOLDER = "image_encoder"  # where diffusers' repositories have it
 FILES = "clip_vision"  # where ComfyUI keeps them
-USUAL = "openai/clip-vit-large-patch14"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """A picture encoder."""
+    """A picture encoder.
 
-    network: ClipVisionEncoder
+    Attributes:
+        network: pixels to vectors `out` wide.
+        size: px of its pictures each way.
+        pixels: how a picture is brought to it.
+    """
+
+    network: nn.Module
+    size: int
+    out: int
+    pixels: Callable[[Picture, int], Tensor]
 
     def vectors(self, pictures: Sequence[Picture] | None, device: torch.device) -> Float[Tensor, "P E"]:
         """The vectors of pictures, float32 on the CPU; of a black one if there are none."""
-        size = self.network.shape.size
-        several = [black(size)] if pictures is None else list(pictures)
-        weight = self.network.visual_projection.weight
-        pixels = torch.cat([clip_pixels(picture, size) for picture in several]).to(device, weight.dtype)
+        several = [black(self.size)] if pictures is None else list(pictures)
+        weight = next(self.network.parameters())
+        pixels = torch.cat([self.pixels(picture, self.size) for picture in several]).to(device, weight.dtype)
         out: Tensor = self.network(pixels)
         return out.float().cpu()
+
+
+def clip(place: Path, dtype: torch.dtype) -> Encoder:
+    """CLIP's, as XLabs' adapters want it."""
+    network = load_clip_vision(place, dtype)
+    return Encoder(network=network, size=network.shape.size, out=network.shape.out, pixels=clip_pixels)
+
+
+def siglip(place: Path, dtype: torch.dtype) -> Encoder:
+    """SigLIP's with its head, as InstantX's adapters want it."""
+    network = load_siglip_pooled(place, dtype)
+    return Encoder(network=network, size=network.shape.size, out=network.shape.hidden, pixels=siglip_pixels)
+
+
+# Whether an adapter has a layer between vector and tokens -> its encoder, and what that is usually called.
+KINDS: dict[bool, tuple[Callable[[Path, torch.dtype], Encoder], str]] = {
+    False: (clip, "openai/clip-vit-large-patch14"),
+    True: (siglip, "google/siglip-so400m-patch14-384"),
+}
 
 
 def find_encoder(shape: IpAdapterShape, adapter: Path, given: Path | None, dtype: torch.dtype) -> Encoder | None:
@@ -44,24 +69,31 @@ def find_encoder(shape: IpAdapterShape, adapter: Path, given: Path | None, dtype
     Raises:
         BadFile, BadWeights: the given one cannot be read, or gives vectors of another width.
     """
-    folder = adapter if adapter.is_dir() else adapter.parent
-    near = [around / FOLDER for around in (folder, folder.parent)]
-    near += [file for around in (folder, folder.parent) for file in sorted((around / FILES).glob("*.safetensors"))]
-    for place in [given] if given is not None else [place for place in near if place.exists()]:
-        network = load_clip_vision(place, dtype)
-        if network.shape.out == shape.image:
-            return Encoder(network=network)
-        if given is not None:
+    load, usual = KINDS[shape.deep]
+    if given is not None:
+        found = load(given, dtype)
+        if found.out != shape.image:
             raise BadWeights(
-                f"{place} makes {network.shape.out} numbers of a picture, the IP-Adapter takes {shape.image}",
-                hint=f"give the encoder that it was trained with, such as {USUAL}",
+                f"{given} makes {found.out} numbers of a picture, the IP-Adapter takes {shape.image}",
+                hint=f"give the encoder that it was trained with, such as {usual}",
             )
+        return found
+    folder = adapter if adapter.is_dir() else adapter.parent
+    near = [around / FOLDER for around in (folder, folder.parent) if (around / FOLDER).is_dir()]
+    near += [file for around in (folder, folder.parent) for file in sorted((around / FILES).glob("*.safetensors"))]
+    for place in near:
+        try:
+            found = load(place, dtype)
+        except BadWeights:  # an encoder of another kind
+            continue
+        if found.out == shape.image:
+            return found
     return None
 
 
-def missing(name: str) -> MissingParts:
+def missing(shape: IpAdapterShape, name: str) -> MissingParts:
     """The error of an adapter that is given pictures and has no encoder."""
     return MissingParts(
         f"the IP-Adapter {name!r} has no encoder for its pictures",
-        hint=f"give image_encoder, a folder or file of {USUAL}, or the pictures' vectors",
+        hint=f"give image_encoder, a folder or file of {KINDS[shape.deep][1]}, or the pictures' vectors",
     )

@@ -1,6 +1,7 @@
-"""Pictures as picture encoders want them: the shorter side scaled, the middle cut out, colours normalised.
+"""Pictures as picture encoders want them: for CLIP the shorter side scaled and the middle cut out, for SigLIP
+stretched; colours normalised.
 
-Source: huggingface/transformers, `CLIPImageProcessor`.
+Source: huggingface/transformers, `CLIPImageProcessor`, `SiglipImageProcessor`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from fluxone.pixels import Picture
 
 CLIP_MEAN = np.array((0.48145466, 0.4578275, 0.40821073), dtype=np.float32)
 CLIP_SPREAD = np.array((0.26862954, 0.26130258, 0.27577711), dtype=np.float32)
+HALF = np.array((0.5, 0.5, 0.5), dtype=np.float32)  # SigLIP's mean and spread
 BLACK = (0, 0, 0)
 
 
@@ -31,9 +33,21 @@ def clip_pixels(picture: Picture, size: int) -> Float[Tensor, "1 3 S S"]:
     width, height = (size, longer) if whole.width <= whole.height else (longer, size)
     scaled = whole.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (width - size) // 2, (height - size) // 2
-    colours = np.asarray(scaled.crop((left, top, left + size, top + size)), dtype=np.float32) / 255
-    normal = (colours - CLIP_MEAN) / CLIP_SPREAD
-    return torch.from_numpy(np.ascontiguousarray(normal.transpose(2, 0, 1)))[None]
+    return _normal(scaled.crop((left, top, left + size, top + size)), CLIP_MEAN, CLIP_SPREAD)
+
+
+def siglip_pixels(picture: Picture, size: int) -> Float[Tensor, "1 3 S S"]:
+    """A picture for SigLIP, of the same kinds.
+
+    Raises:
+        BadRequest: it is no picture.
+    """
+    return _normal(as_image(picture).resize((size, size), Image.Resampling.BICUBIC), HALF, HALF)
+
+
+def _normal(image: Image.Image, mean: np.ndarray, spread: np.ndarray) -> Float[Tensor, "1 3 S S"]:
+    colours = (np.asarray(image, dtype=np.float32) / 255 - mean) / spread
+    return torch.from_numpy(np.ascontiguousarray(colours.transpose(2, 0, 1)))[None]
 
 
 def as_image(picture: object) -> Image.Image:

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from fluxone.errors import BadWeights
-from fluxone.nn.clip_vision import ClipVisionEncoder
 from fluxone.nn.controlnet import ControlNet
 from fluxone.nn.ip_adapter import IpAdapter
 from fluxone.nn.taef1 import TinyDecoder
@@ -24,14 +23,15 @@ from fluxone.shapes import ClipVisionShape, ControlNetShape, FluxShape, IpAdapte
 from fluxone.weights import configs, sizes
 from fluxone.weights.fill import load_module
 from fluxone.weights.fingerprint import fingerprint
-from fluxone.weights.formats.beside import BESIDE, CLIP_VISION, CONTROLNET, IP_ADAPTER, SIGLIP, TINY
+from fluxone.weights.formats.beside import BESIDE, CLIP_VISION, CONTROLNET, IP_ADAPTER, SIGLIP, SIGLIP_POOLED, TINY
 from fluxone.weights.keymap import claim, native_shapes, plan, recognise
 from fluxone.weights.parts import Part, _weights_in, read_headers
 from fluxone.weights.safetensors import listing, merge, read_json
 
 CONFIG = "config.json"
 CLASSES = {CONTROLNET: "FluxControlNetModel", TINY: "AutoencoderTiny"}
-MODELS = {CLIP_VISION: ("clip", "clip_vision_model"), SIGLIP: ("siglip", "siglip_vision_model")}
+SIGLIPS = ("siglip", "siglip_vision_model")
+MODELS = {CLIP_VISION: ("clip", "clip_vision_model"), SIGLIP: SIGLIPS, SIGLIP_POOLED: SIGLIPS}
 CLIP_HEAD = 64
 LAYER = re.compile(r"decoder\.layers\.\d{1,3}\.")
 
@@ -82,18 +82,6 @@ def load_ip_adapter(path: Path, base: FluxShape, dtype: torch.dtype) -> IpAdapte
             hint="use it with the model that it was made for",
         )
     return load_module(lambda: IpAdapter(shape), part, dtype=dtype)
-
-
-def load_clip_vision(path: Path, dtype: torch.dtype) -> ClipVisionEncoder:
-    """Load a CLIP picture encoder, alone or out of a whole CLIP.
-
-    Raises:
-        BadFile: there is no such file.
-        BadWeights: it is something else.
-    """
-    part = open_beside(path, CLIP_VISION)
-    shape = clip_vision_shape(part)
-    return load_module(lambda: ClipVisionEncoder(shape), part, dtype=dtype)
 
 
 def load_tiny(path: Path) -> TinyDecoder:

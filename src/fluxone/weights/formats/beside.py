@@ -12,16 +12,16 @@ from fluxone.weights.formats import transformer
 from fluxone.weights.keymap import Format, Row
 
 CONTROLNET, IP_ADAPTER, CLIP_VISION, TINY = "controlnet", "IP-Adapter", "picture encoder", "tiny decoder"
-SIGLIP, REDUX = "SigLIP picture encoder", "Redux"
+SIGLIP, SIGLIP_POOLED, REDUX = "SigLIP picture encoder", "SigLIP picture encoder with its head", "Redux"
 
 # What a SigLIP holds beyond the patches' tokens: the head after them, the text's half, a table of 0, 1, 2...
-SIGLIP_IGNORED = (
-    r"(vision_model\.)?head\..*",
+SIGLIP_POOLED_IGNORED = (
     r"(vision_model\.)?embeddings\.position_ids",
     r"text_model\..*",
     r"logit_scale",
     r"logit_bias",
 )
+SIGLIP_IGNORED = (r"(vision_model\.)?head\..*", *SIGLIP_POOLED_IGNORED)
 
 HINT_ROWS = (
     Row("input_hint_block.0.*", ("input_hint_block.conv_in.*",)),
@@ -105,6 +105,19 @@ BESIDE: dict[str, Format] = {
             marks=("embeddings.patch_embedding.bias", "post_layernorm.weight"),
             native_prefix="vision_model.",
             ignored=SIGLIP_IGNORED,
+        ),
+        Format(
+            name="pooled siglip",
+            part=SIGLIP_POOLED,
+            marks=("vision_model.embeddings.patch_embedding.bias", "vision_model.head.probe"),
+            ignored=SIGLIP_POOLED_IGNORED,
+        ),
+        Format(
+            name="pooled siglip of transformers 5",
+            part=SIGLIP_POOLED,
+            marks=("embeddings.patch_embedding.bias", "head.probe"),
+            native_prefix="vision_model.",
+            ignored=SIGLIP_POOLED_IGNORED,
         ),
         Format(name="redux", part=REDUX, marks=("redux_up.weight", "redux_down.weight")),
         Format(
