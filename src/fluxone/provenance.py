@@ -14,6 +14,7 @@ import io
 import json
 import os
 import secrets
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -193,7 +194,8 @@ def read(path: str | Path) -> Record:
         BadFile: no such file, no picture, or a picture without a record of ours.
     """
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore")  # Pillow warns of what is broken and goes on
             text = image.info.get(KEY) or _comment(image.getexif())
     except FileNotFoundError:
         raise BadFile(f"there is no file {path}") from None
