@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -282,13 +281,13 @@ def _check_text(name: str, text: object) -> None:
 
 def _within(name: str, value: float, low: float, high: float, *, whole: bool = False) -> None:
     kinds: tuple[type, ...] = (int,) if whole else (int, float)
-    if not isinstance(value, kinds) or isinstance(value, bool) or not math.isfinite(value):
+    if not isinstance(value, kinds) or isinstance(value, bool) or value != value:
         raise BadRequest(f"{name} is {value!r}", hint=f"use a {'whole ' if whole else ''}number from {low} to {high}")
     if not low <= value <= high:
-        raise BadRequest(f"{name} is {value}", hint=f"use {low} to {high}")
+        raise BadRequest(f"{name} is {value!r:.40}", hint=f"use {low} to {high}")
 
 
 def _check_sigmas(sigmas: Sequence[float]) -> None:
     falling = all(a > b for a, b in pairwise(sigmas))
-    if not sigmas or not falling or not all(math.isfinite(s) and 0 < s <= 1 for s in sigmas):
+    if not sigmas or not falling or not all(0 < s <= 1 for s in sigmas):
         raise BadRequest("sigmas must fall from at most 1 to above 0", hint="leave out the last 0, it is added")

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import CLIPTokenizer, PreTrainedTokenizerFast
+from transformers import CLIPTokenizer, PreTrainedTokenizerFast, T5Tokenizer
 
 from fluxone.text.tokenizers import load_tokenizer
+from unit.text.test_tokenizers import spiece
 
 PROMPTS = [
     "",
@@ -30,6 +31,7 @@ PROMPTS = [
     "x" * 10_000,
 ]
 LENGTHS = (5, 77, 256)
+LETTERS = "abcdefghijklmnopqrstuvwxyzHIW.,!'"
 
 
 def clip_folder(folder: Path) -> Path:
@@ -49,7 +51,7 @@ def clip_folder(folder: Path) -> Path:
 def t5_folder(folder: Path) -> Path:
     """A small unigram tokenizer of T5's build."""
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), ("▁a", -2.5), ("▁fox", -4.0), ("▁word", -4.0)]
-    pieces += [(letter, -6.0) for letter in "abcdefghijklmnopqrstuvwxyzHIW.,!'"]
+    pieces += [(letter, -6.0) for letter in LETTERS]
     made = Tokenizer(models.Unigram(pieces, unk_id=2))
     made.normalizer = normalizers.Sequence([normalizers.Strip(left=False), normalizers.Replace("  ", "▁")])
     made.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -61,8 +63,8 @@ def t5_folder(folder: Path) -> Path:
     return folder
 
 
-def theirs(tokenizer: Any, length: int) -> torch.Tensor:
-    return tokenizer(PROMPTS, padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids
+def theirs(tokenizer: Any, length: int, prompts: list[str] = PROMPTS) -> torch.Tensor:
+    return tokenizer(prompts, padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids
 
 
 def fast(folder: Path) -> PreTrainedTokenizerFast:
@@ -91,6 +93,25 @@ def test_t5_from_tokenizer_json(length: int, tmp_path: Path) -> None:
     folder = t5_folder(tmp_path)
     for source in (folder, folder / "tokenizer.json"):
         assert torch.equal(load_tokenizer(source).encode(PROMPTS, length), theirs(fast(folder), length))
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_t5_from_sentencepiece(length: int, tmp_path: Path) -> None:
+    """The published file's table of characters makes one space of all white space; a table of our own would be ours."""
+    scores = [("▁", -2.0), ("▁a", -2.5), ("▁fox", -4.0), ("re", -3.0), *((letter, -6.0) for letter in LETTERS)]
+    pieces = [("<pad>", 0.0, 3), ("</s>", 0.0, 3), ("<unk>", 0.0, 2), *((*piece, 1) for piece in scores)]
+    (tmp_path / "spiece.model").write_bytes(spiece(*pieces))
+    sentinels = [(f"<extra_id_{i}>", 0.0) for i in reversed(range(100))]
+    oracle = T5Tokenizer(vocab=[(piece, score) for piece, score, _ in pieces] + sentinels, model_max_length=512)
+    prompts = [" ".join(prompt.split(maxsplit=2000)) for prompt in [*PROMPTS, "<extra_id_0> fox <extra_id_99>"]]
+    assert torch.equal(load_tokenizer(tmp_path).encode(prompts, length), theirs(oracle, length, prompts))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_rows_are_filled_and_cut_at_the_side_that_the_files_say(side: str, tmp_path: Path) -> None:
+    oracle = CLIPTokenizer.from_pretrained(clip_folder(tmp_path), padding_side=side, truncation_side=side)
+    oracle.save_pretrained(tmp_path / "saved")
+    assert torch.equal(load_tokenizer(tmp_path / "saved").encode(PROMPTS, 9), theirs(oracle, 9))
 
 
 @pytest.mark.skipif("FLUXONE_TOKENIZERS" not in os.environ, reason="FLUXONE_TOKENIZERS names no folder")
