@@ -97,6 +97,7 @@ class Jobs:
         self.store, self.policy, self.counted = store, policy, counted
         self.live: dict[str, Watched] = {}
         self.listeners: dict[str, Callable[[], None]] = {}
+        self._taking = threading.Lock()  # between a row's insertion and its task's being known
         self._savers = ThreadPoolExecutor(SAVERS, thread_name_prefix="saver")
         self._stopping = threading.Event()
 
@@ -132,10 +133,13 @@ class Jobs:
         if not reasons:
             self.store.keep_inputs(job, order.request)
         try:
-            with self.database.begin() as connection:
+            with self._taking:
+                with self.database.begin() as connection:
+                    if not reasons:
+                        keys.pay(connection, owner.id, order.cost)
+                    connection.execute(JOBS.insert(), row)
                 if not reasons:
-                    keys.pay(connection, owner.id, order.cost)
-                connection.execute(JOBS.insert(), row)
+                    self._draw(row, order.request, order.partials)
         except sa.exc.IntegrityError:  # the same order, in another thread, a moment ago
             self.store.drop_inputs(job)
             if known := self._known(order, owner):
@@ -146,8 +150,6 @@ class Jobs:
             raise
         if reasons:
             self.counted(ASKED)
-        else:
-            self._draw(row, order.request, order.partials)
         return row
 
     def find(self, job: str) -> Row | None:
@@ -171,15 +173,16 @@ class Jobs:
     def resume(self) -> int:
         """Let everything that was accepted and not finished be drawn; how much that was."""
         query = sa.select(JOBS).where(JOBS.c.status == PENDING).order_by(JOBS.c.created)
-        with self.database.connect() as connection:
-            pending = [row for row in rows(connection, query) if row["id"] not in self.live]
-        for row in pending:
-            try:
-                request = provenance.from_json(row["request"]).request
-                request = replace(request, **self.store.read_inputs(row["id"]))  # type: ignore[arg-type]
-                self._draw(row, request, 0)
-            except (FluxoneError, OSError) as error:
-                self._settle(row, ERROR, f"it could not be taken up again: {error}")
+        with self._taking:
+            with self.database.connect() as connection:
+                pending = [row for row in rows(connection, query) if row["id"] not in self.live]
+            for row in pending:
+                try:
+                    request = provenance.from_json(row["request"]).request
+                    request = replace(request, **self.store.read_inputs(row["id"]))  # type: ignore[arg-type]
+                    self._draw(row, request, 0)
+                except (FluxoneError, OSError) as error:
+                    self._settle(row, ERROR, f"it could not be taken up again: {error}")
         return len(pending)
 
     def sweep(self) -> None:
@@ -207,7 +210,9 @@ class Jobs:
         return row
 
     def _draw(self, row: Row, request: Request, partials: int) -> None:
+        seconds = self.settings.deadline_seconds
         wanted = Wanted(
+            deadline=time.monotonic() + seconds if seconds else None,
             id=row["id"], model=row["model"], request=request, owner=row["owner"], priority=row["priority"],
             loras=tuple((file, scale) for file, scale in json.loads(row["loras"])), partials=partials,
         )  # fmt: skip

@@ -16,7 +16,7 @@ from fluxone.errors import FluxoneError
 from fluxone.serve.task import Task
 
 BURST = 64  # steps that one owner may be ahead of another before shares count
-PATIENCE = 0.05  # work of others' that a task lets pass counts so much for its own
+PATIENCE = 0.02  # work of others' that a task lets pass counts so much for its own
 LEAST_WAIT = 1  # s
 
 

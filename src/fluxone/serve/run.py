@@ -60,6 +60,7 @@ def serve(settings: Settings) -> None:
     from fluxone.serve.app import create_app
     from fluxone.serve.engine import Engine
     from fluxone.serve.metrics import Metrics
+    from fluxone.serve.worker import Room
 
     metrics = Metrics()
 
@@ -68,9 +69,12 @@ def serve(settings: Settings) -> None:
         return {_name(model): assemble(model, recipe) for model in settings.models}
 
     devices = settings.devices or (best_device(),)
+    # On a CPU a pass takes as long as its pictures one by one, and riders would only slow the first.
+    room = Room(batch=1) if all(device == "cpu" for device in devices) else Room()
     engine = Engine(
         [lambda device=device: load(device) for device in devices],  # type: ignore[misc]
         waiting=settings.waiting,
+        room=room,
         report=metrics.passed,
     )
     app = create_app(settings, engine, metrics)

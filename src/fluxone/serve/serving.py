@@ -24,11 +24,20 @@ from fluxone.serve.settings import Settings
 from fluxone.serve.task import Lora
 from fluxone.variants import Kind, Variant
 
+LOADING = 5  # s, after which models may be loaded
 CLIENT_SEEDS = 2**31  # seeds are chosen below: every client can say them again
 
 
 class NoModel(FluxoneError):
     """No model that is loaded can do it."""
+
+
+class NotReady(FluxoneError):
+    """The models are still being loaded, or could not be."""
+
+    def __init__(self, trouble: str | None) -> None:
+        super().__init__(f"the models could not be loaded: {trouble}" if trouble else "the models are being loaded")
+        self.retry_after = LOADING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +64,10 @@ class Serving:
 
         Raises:
             NoModel: none will do.
+            NotReady: none is there yet.
         """
+        if not (state := self.engine.state()).ready:
+            raise NotReady(state.trouble)
         table = self.engine.variants()
 
         def fits(variant: Variant) -> bool:

@@ -34,7 +34,7 @@ class Settings:
         link_seconds: that a link to a result lives.
         body_megabytes: of a request's body.
         megapixels: of a picture in a request.
-        log_prompts: whether prompts may appear in logs.
+        deadline_seconds: after which a request that is not drawn is given up; 0 is never.
     """
 
     host: str = "127.0.0.1"
@@ -54,7 +54,7 @@ class Settings:
     link_seconds: int = 600
     body_megabytes: int = 100
     megapixels: float = 20.0
-    log_prompts: bool = False
+    deadline_seconds: float = 0.0
 
     @property
     def url(self) -> str:

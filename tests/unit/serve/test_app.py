@@ -98,6 +98,9 @@ def test_health_readiness_and_metrics(server: Server) -> None:
     text = client.get("/metrics").text
     assert 'fluxone_jobs_total{status="ready"} 1.0' in text
     assert 'fluxone_requests_total{path="/v1/flux-dev",status="200"} 1.0' in text
+    engine.now = State(ready=False)
+    early = client.post("/v1/flux-dev", json={"prompt": "x"})
+    assert (early.status_code, early.json()["error"], early.headers["retry-after"]) == (503, "unavailable", "5")
     engine.now = State(ready=False, trouble="no such model")
     assert (client.get("/readyz").status_code, client.get("/readyz").json()["trouble"]) == (503, "no such model")
 

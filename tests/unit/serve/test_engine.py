@@ -18,7 +18,7 @@ from fluxone.geometry import Resolution
 from fluxone.pipeline import Pipeline
 from fluxone.request import Request
 from fluxone.serve.engine import Engine
-from fluxone.serve.line import BURST, Busy, Line
+from fluxone.serve.line import BURST, PATIENCE, Busy, Line
 from fluxone.serve.task import Cancelled, Expired, Stopped, Task, Wanted
 from fluxone.serve.walk import Walk, answers
 from fluxone.serve.worker import Room
@@ -146,7 +146,7 @@ def test_the_order(model: Pipeline) -> None:
     tasks = [long, short, first]
     line = line_of(*tasks)
     assert order(line, tasks) == ["3", "2", "1"]
-    short.put_at_work = line.work = 28 * long.size / 0.05  # so much was done for others while the long one waited
+    short.put_at_work = line.work = 28 * long.size / PATIENCE  # so much was done for others while the long one waited
     assert order(line, tasks) == ["3", "1", "2"]
 
 

@@ -98,6 +98,17 @@ def test_what_was_accepted_is_drawn_after_a_restart(start: Callable[..., Jobs], 
     assert same == replace(order(seed=9, init=noise).request, init=None)
 
 
+def test_requests_have_a_deadline_if_the_operator_says_so(start: Callable[..., Jobs]) -> None:
+    engine = Fake(held=True)
+    jobs = start(engine, deadline_seconds=0.01)
+    row = jobs.accept(order(), ME)
+    time.sleep(0.02)
+    engine.go()
+    row = settled(jobs, row["id"])
+    assert row["status"] == ERROR
+    assert "deadline passed" in row["message"]
+
+
 def test_stopping_leaves_a_job_for_the_next_start(start: Callable[..., Jobs]) -> None:
     engine = Fake(held=True)
     jobs = start(engine)
