@@ -54,6 +54,7 @@ PACKAGES = {
     "safetensors": 2,
     "huggingface_hub": 2,
     "tokenizers": 2,
+    "gguf": 2,
     "cv2": 3,
     "resvg_py": 3,
     "alembic": 5,

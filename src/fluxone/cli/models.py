@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from fluxone.cli import console
+from fluxone.cli.convert import convert
 from fluxone.cli.pull import pull, size
 from fluxone.cli.quantize import quantize
 from fluxone.variants import VARIANTS, Variant
@@ -85,4 +86,5 @@ def _where(row: dict[str, object]) -> str:
 
 
 command.add_command(pull)
+command.add_command(convert)
 command.add_command(quantize)

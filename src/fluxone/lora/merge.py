@@ -47,10 +47,13 @@ def merge(
         told: called with how many files are written, of how many.
 
     Raises:
-        BadWeights: an adapter does not fit.
+        BadWeights: an adapter does not fit, or the model's numbers are packed.
         CannotWrite: the place is taken, not writable, or full.
     """
     base, out = Base(model), Path(out)
+    packed = {entry.path for held in base.tensors.values() for entry in held.entries.values() if entry.packing}
+    if packed:
+        raise BadWeights(f"{min(packed)} holds packed numbers", hint="make them plain first: fluxone models convert")
     deltas: Deltas = {}
     for lora, strength in loras:
         check_fit(lora, base.shapes, base.width)

@@ -21,6 +21,7 @@ TRANSFORMER_CLASS = "FluxTransformer2DModel"
 AUTOENCODER_CLASS = "AutoencoderKL"
 SCHEDULER_CLASS = "FlowMatchEulerDiscreteScheduler"
 GATED_GELU = "gated-gelu"  # a name that means the approximation, `gelu_new`
+QUANTIZED, READABLE = "quantization_config", "bitsandbytes"  # whose tensors tell how they are packed
 LARGE = 1_000_000  # no size in a config is as large
 LONG = 200  # no network has as many layers
 STAGES = 8  # nor an autoencoder as many levels, or a position as many axes
@@ -344,6 +345,8 @@ def _check_class(config: Config, name: str, path: object) -> None:
 
 def _refuse_unless(config: Config, allowed: Config, path: object) -> None:
     for key, value in allowed.items():
+        if key == QUANTIZED and isinstance(config.get(key), Mapping) and config[key].get("quant_method") == READABLE:
+            continue
         if config.get(key, value) != value:
             raise BadWeights(f"{path}: {key} is {config[key]!r:.80}", hint=f"only {value!r} can be run")
 

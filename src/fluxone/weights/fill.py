@@ -20,6 +20,7 @@ from fluxone.weights.safetensors import listing
 
 M = TypeVar("M", bound=nn.Module)
 
+PACKED_BECOMES = torch.bfloat16  # where no type is asked for
 CHUNK = 1 << 22  # numbers looked at together by `first_nonfinite`
 
 
@@ -34,8 +35,8 @@ def load_module(
     """Build a network and fill it from a part's files; every name and every shape must fit.
 
     Args:
-        dtype: what floating-point tensors become; None keeps each as it is stored, fp8 too. Buffers, which hold
-            quantized weights, have the type that they are built with.
+        dtype: what floating-point tensors become; None keeps each as it is stored, fp8 too, and makes packed numbers
+            bfloat16. Buffers, which hold quantized weights, have the type that they are built with.
         mmap: let parameters that need no change share the file's pages; False copies them all.
 
     Raises:
@@ -45,15 +46,15 @@ def load_module(
         module = build()
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     tensors = Mapped(part.headers)
-    picks = _checked(part, wanted, tensors)
+    picks = fitting(part, wanted, tensors)
     packed = {name: buffer.dtype for name, buffer in module.named_buffers() if name in wanted}
     for name, needed in packed.items():
         if tensors.dtype(picks[name].names[0]) != needed:
             raise BadWeights(f"{part.place} does not hold {name} as {needed}", hint="it is not what its metadata say")
     state: dict[str, Tensor] = {}
     for name in sorted(wanted, key=lambda name: tensors.place(picks[name].names[0])):
-        kind = None if name in packed else dtype
-        state[name] = _gather(tensors, picks[name], wanted[name], dtype=kind, device=device, mmap=mmap)
+        own = None if name in packed else dtype
+        state[name] = _gather(tensors, picks[name], wanted[name], dtype=own, device=device, mmap=mmap)
     module.requires_grad_(False)
     module.load_state_dict(state, strict=True, assign=True)
     empty = [name for name, buffer in module.named_buffers() if buffer.is_meta]
@@ -69,7 +70,7 @@ def refuse_packed(part: Part) -> None:
     """
     if packed := packing(part.names):
         kind, name = packed
-        raise BadWeights(f"{part.place} is {kind} ({name})", hint="use the bf16, fp16 or plain fp8 file of this model")
+        raise BadWeights(f"{part.place} is {kind} ({name})", hint="use the bf16, fp8, GGUF or nf4 file of this model")
 
 
 def first_nonfinite(module: nn.Module) -> str | None:
@@ -83,8 +84,15 @@ def first_nonfinite(module: nn.Module) -> str | None:
     return None
 
 
-def _checked(part: Part, wanted: Mapping[str, tuple[int, ...]], tensors: Mapped) -> dict[str, Pick]:
-    """The plan for a part, after everything that could be wrong with it has been said in one error."""
+def fitting(part: Part, wanted: Mapping[str, tuple[int, ...]], tensors: Mapped) -> dict[str, Pick]:
+    """The plan for a part, after everything that could be wrong with it has been said in one error.
+
+    Args:
+        wanted: the network's names and shapes.
+
+    Raises:
+        BadWeights: names are unknown or missing, or shapes differ.
+    """
     refuse_packed(part)
     leads = plan(part.names, part.form)
     shapes = native_shapes({name: leads.picks[name] for name in leads.picks.keys() & wanted.keys()}, tensors.shape)
@@ -110,6 +118,8 @@ def _gather(
 ) -> Tensor:
     """One native tensor: the file's own pages if they can be used as they are, else a filled copy."""
     stored = tensors.dtype(way.names[0])
+    if dtype is None and any(tensors.entries[name].packing for name in way.names):
+        dtype = PACKED_BECOMES
     kind = dtype if dtype is not None and stored.is_floating_point else stored
     if mmap and device == "cpu" and kind == stored and len(way.names) == 1 and way.change is not Change.SWAP:
         return tensors.read(way.names[0]).view(shape)
@@ -119,7 +129,7 @@ def _gather(
         ends.append(ends[-1] + tensors.shape(name)[0])
     half = shape[0] // 2 if way.change is Change.SWAP else 0
     for name, start, stop in zip(way.names, ends, ends[1:], strict=False):
-        piece = tensors.read(name)
+        piece = tensors.read(name, kind)
         if half:
             out[:half].copy_(piece[half:])
             out[half:].copy_(piece[:half])

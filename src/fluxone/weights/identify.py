@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
@@ -11,23 +12,31 @@ from fluxone.geometry import CELL
 from fluxone.shapes import AutoEncoderShape, FluxShape
 from fluxone.variants import DEV, SCHNELL, VARIANTS, Kind, Variant
 from fluxone.weights import configs, sizes
-from fluxone.weights.keymap import native_shapes, plan
+from fluxone.weights.keymap import TRANSFORMER, native_shapes, plan
 from fluxone.weights.locate import Source
 from fluxone.weights.parts import Part
-from fluxone.weights.safetensors import merge, read_json
+from fluxone.weights.safetensors import AGAIN, merge, read_json
 
 S = TypeVar("S")
 
 SIDE = 2  # cells a token, each way
+NOTE = "fluxone.config"  # the key in a file's metadata: part, or schedule -> config
+SCHEDULE = "scheduler"
 
 
 def shape_of(part: Part, read: Callable[[configs.Config, object], S], infer: Callable[[sizes.Shapes, object], S]) -> S:
-    """A part's shape: from its config if there is one, else from its tensors."""
+    """A part's shape: from its config if there is one, beside the file or in its metadata, else from its tensors."""
     if part.config is not None:
         return read(read_json(part.config), part.config)
+    if (config := noted(part, part.name)) is not None:
+        return read(config, part.place)
+    return infer(native_shapes_of(part), part.place)
+
+
+def native_shapes_of(part: Part) -> dict[str, tuple[int, ...]]:
+    """The shapes that a part's tensors will have under their native names."""
     entries = merge(part.headers)
-    shapes = native_shapes(plan(part.names, part.form).picks, lambda name: entries[name].shape)
-    return infer(shapes, part.place)
+    return native_shapes(plan(part.names, part.form).picks, lambda name: entries[name].shape)
 
 
 def variant_of(found: Source, flux: FluxShape, autoencoder: AutoEncoderShape, row: Variant | None) -> Variant:
@@ -41,9 +50,29 @@ def variant_of(found: Source, flux: FluxShape, autoencoder: AutoEncoderShape, ro
         row = replace(row, takes=(kind,))
     takes = tuple(own for own in row.takes if own is kind or not own.wide)
     row = replace(row, shape=flux, takes=takes, size=row.size * autoencoder.factor // CELL)
-    if found.scheduler is None:
-        return row
-    return configs.read_scheduler(read_json(found.scheduler), row, found.scheduler)
+    if found.scheduler is not None:
+        return configs.read_scheduler(read_json(found.scheduler), row, found.scheduler)
+    config = noted(found.parts[TRANSFORMER], SCHEDULE) if TRANSFORMER in found.parts else None
+    return row if config is None else configs.read_scheduler(config, row, found.path)
+
+
+def noted(part: Part, key: str) -> configs.Config | None:
+    """A config that `fluxone models convert` left in a file's metadata, because its tensors do not tell all.
+
+    Raises:
+        BadWeights: it cannot be read.
+    """
+    texts = [header.metadata[NOTE] for header in part.headers if NOTE in header.metadata]
+    if not texts:
+        return None
+    try:
+        fields = json.loads(texts[0])
+        config = fields.get(key)
+    except (ValueError, AttributeError, RecursionError):
+        config = ""
+    if config is not None and not isinstance(config, dict):
+        raise BadWeights(f"{part.place}: its metadata {NOTE} is not readable", hint=AGAIN)
+    return config
 
 
 def row_of(flux: FluxShape, kind: Kind | None = None, pipeline: str = "") -> Variant:

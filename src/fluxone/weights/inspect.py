@@ -13,8 +13,9 @@ from fluxone.geometry import CELL
 from fluxone.weights import configs, identify, sizes
 from fluxone.weights.keymap import AUTOENCODER, PARTS, TRANSFORMER, packing, plan
 from fluxone.weights.locate import Source, in_folder, layout_of
+from fluxone.weights.packed.find import BNB4, BNB8, SCALED
 from fluxone.weights.parts import Part, deal, is_lora, read_headers
-from fluxone.weights.safetensors import Header, listing, merge
+from fluxone.weights.safetensors import Entry, Header, listing, merge
 
 PRECISIONS = {
     "F64": "float64",
@@ -85,7 +86,7 @@ class Report:
 
 
 def inspect(path: Path | str) -> Report:
-    """Tell what a safetensors file, an index of shards, or a model's folder is.
+    """Tell what a safetensors or GGUF file, an index of shards, or a model's folder is.
 
     Raises:
         BadFile: nothing readable is there.
@@ -149,20 +150,27 @@ def _part(part: Part) -> PartReport:
     entries = merge(part.headers)
     precision: Counter[str] = Counter()
     for name in part.names:
-        precision[PRECISIONS.get(entries[name].dtype, entries[name].dtype.lower())] += entries[name].count
+        precision[_precision(entries[name])] += entries[name].count
     return PartReport(
         name=part.name,
         layout=part.form.name,
         files=tuple(str(header.path) for header in part.headers),
         precision=dict(precision),
         numbers=sum(precision.values()),
-        bytes=sum(entries[name].stop - entries[name].start for name in part.names),
+        bytes=sum(entries[name].bytes for name in part.names),
     )
+
+
+def _precision(entry: Entry) -> str:
+    """The type as people call it, with the packing that a type's name does not tell."""
+    plain = PRECISIONS.get(entry.dtype, entry.dtype.lower())
+    names = {SCALED: f"{plain}, scaled", BNB4: f"{entry.facts.get('kind')}, bitsandbytes", BNB8: "int8, bitsandbytes"}
+    return names.get(entry.packing, plain)
 
 
 def _part_notes(part: Part) -> list[str]:
     if packed := packing(part.names):
-        return [f"the {part.name} is {packed[0]}, which cannot be read yet"]
+        return [f"the {part.name} is {packed[0]}, which cannot be read"]
     leads = plan(part.names, part.form)
     faults = {"unknown names": leads.unknown, "names missing": leads.incomplete}
     return [f"{part.name}: {len(names)} {what}: {listing(names)}" for what, names in faults.items() if names]

@@ -18,13 +18,13 @@ from fluxone.weights.safetensors import AGAIN, listing
 
 TRANSFORMER, AUTOENCODER, T5, CLIP = PARTS = ("transformer", "autoencoder", "t5", "clip")
 
-# Endings of names in files whose numbers are packed in a way that cannot be unpacked yet.
+# Endings of names in files whose numbers are packed in a way that cannot be unpacked (see `packed.find` for the rest).
 PACKED = {
-    ".scale_weight": "fp8 with a scale for each layer",
-    "scaled_fp8": "fp8 with a scale for each layer",
-    ".weight_scale": "fp8 with a scale for each layer",
-    ".comfy_quant": "one of ComfyUI's quantizations",
-    ".absmax": "4-bit bitsandbytes",
+    ".scale_weight": "fp8 with a scale for something else than a weight",
+    ".weight_scale": "one of ComfyUI's rarer quantizations",
+    ".comfy_quant": "one of ComfyUI's rarer quantizations",
+    ".absmax": "4-bit bitsandbytes without its description",
+    ".SCB": "8-bit bitsandbytes without its numbers",
     ".qweight": "Nunchaku's or another 4-bit quantization",
 }
 

@@ -94,7 +94,7 @@ def in_folder(path: Path, *, skip: Collection[str] = ()) -> Source:
     index: dict[str, Any] = read_json(path / INDEX) if (path / INDEX).is_file() else {}
     present = [name for name, folder in FOLDERS.items() if (path / folder).is_dir()]
     if not index and not present:
-        files = sorted(file.name for file in path.glob("*.safetensors"))
+        files = sorted(file.name for kind in ("*.safetensors", "*.gguf") for file in path.glob(kind))
         hint = f"give one of its files: {listing(files)}" if files else "give a model's folder or a .safetensors file"
         raise BadFile(f"{path} is a folder without {INDEX}", hint=hint)
     kind = index.get("_class_name", "FluxPipeline")
@@ -121,7 +121,9 @@ def layout_of(parts: Mapping[str, Part]) -> str:
     """What people call a file with these parts."""
     if len(parts) > 1:
         return "ComfyUI all-in-one file"
-    return f"{next(iter(parts.values())).form.name} file"
+    part = next(iter(parts.values()))
+    kind = "" if part.headers[0].container == "safetensors" else f"{part.headers[0].container} "
+    return f"{part.form.name} {kind}file"
 
 
 def tokenizer_near(place: Path, name: str) -> Path | None:
@@ -164,9 +166,7 @@ def _file(path: Path, skip: Collection[str]) -> Source:
 def _companion(folder: Path, name: str) -> Part | None:
     """A part near a single file; among several the largest, since it is the most precise."""
     for place in PLACES[name]:
-        files = [
-            file for pattern in FILES[name] for file in (folder / place).glob(pattern) if "scaled" not in file.name
-        ]
+        files = [file for pattern in FILES[name] for file in (folder / place).glob(pattern)]
         for file in sorted(files, key=lambda file: (-file.stat().st_size, file.name)):
             if part := file_parts(file, strict=False).get(name):
                 return part

@@ -1,8 +1,9 @@
-"""Tensors of safetensors files, read straight from private memory maps.
+"""Tensors of safetensors and GGUF files, read straight from private memory maps.
 
 A tensor that `read` returns shares the map's pages: the kernel brings them from the file when they are touched,
-and copies a page when it is written, so the file never changes. `release` lets go of pages already used.
-The tensors keep the map alive; the file must not be overwritten in place meanwhile (a rename is harmless).
+and copies a page when it is written, so the file never changes. Packed numbers are unpacked into new memory.
+`release` lets go of pages already used. The tensors keep the map alive; the file must not be overwritten in place
+meanwhile (a rename is harmless).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fluxone.errors import BadFile, BadWeights
+from fluxone.weights.packed.unpack import unpack
 from fluxone.weights.safetensors import Entry, Header, merge
 
 DTYPES: dict[str, torch.dtype] = {
@@ -40,46 +42,68 @@ class Mapped:
     def __init__(self, headers: Iterable[Header]) -> None:
         self.headers = tuple(headers)
         self.entries: dict[str, Entry] = merge(self.headers)
-        self._home = {name: header.path for header in self.headers for name in header.entries}
         self._maps: dict[Path, mmap.mmap] = {}
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape as it is stored."""
+        """The shape that `read` gives."""
         return self.entries[name].shape
 
     def place(self, name: str) -> tuple[str, int]:
         """File and first byte, to read in the order in which tensors lie."""
-        return str(self._home[name]), self.entries[name].start
+        return str(self.entries[name].path), self.entries[name].start
 
     def dtype(self, name: str) -> torch.dtype:
-        """The type that a tensor is stored as.
+        """The type that `read` gives where it is asked for none: as it is stored, float32 for packed numbers.
 
         Raises:
             BadWeights: torch has no such type.
         """
-        code = self.entries[name].dtype
-        if code not in DTYPES:
-            raise BadWeights(
-                f"{self._home[name]} holds {name!r} as {code}", hint=f"types that can be read: {', '.join(DTYPES)}"
-            )
-        return DTYPES[code]
+        entry = self.entries[name]
+        return torch.float32 if entry.packing else _dtype(entry)
 
-    def read(self, name: str) -> Tensor:
-        """Return the tensor as it is stored, on the CPU, sharing the map's pages (a copy if it lies unaligned)."""
-        entry, dtype = self.entries[name], self.dtype(name)
+    def read(self, name: str, dtype: torch.dtype | None = None, rows: tuple[int, int] | None = None) -> Tensor:
+        """Return a tensor on the CPU, or from one row to before another.
+
+        One that is stored in that type shares the map's pages (it is a copy if it lies unaligned).
+
+        Args:
+            dtype: None is `self.dtype(name)`.
+
+        Raises:
+            BadWeights: torch has no such type.
+            MissingExtra: the numbers are packed in a rare way, and the package for it is not installed.
+        """
+        entry = self.entries[name]
+        start, stop = (0, entry.shape[0] if entry.shape else 1) if rows is None else rows
+        shape = (stop - start, *entry.shape[1:]) if entry.shape else ()
+        if not entry.packing:
+            whole = self.stored(entry).view(entry.shape)
+            part = whole if rows is None else whole[start:stop]
+            return part if dtype is None else part.to(dtype)
+        wide = entry.count // max(1, entry.shape[0]) if entry.shape else 1
+        flat = unpack(self.stored, entry, start * wide, stop * wide, dtype or torch.float32)
+        return flat.view(shape)
+
+    def stored(self, entry: Entry) -> Tensor:
+        """What lies in the file, flat: numbers of the entry's own type, or bytes where that is no type of torch's.
+
+        Raises:
+            BadWeights: torch has no such type.
+        """
+        dtype = torch.uint8 if entry.packing == "ggml" else _dtype(entry)
         if entry.start == entry.stop:
-            return torch.empty(entry.shape, dtype=dtype)
+            return torch.empty(0, dtype=dtype)
         raw = torch.frombuffer(
-            self._map(self._home[name]), dtype=torch.uint8, offset=entry.start, count=entry.stop - entry.start
+            self._map(entry.path), dtype=torch.uint8, offset=entry.start, count=entry.stop - entry.start
         )
         if entry.start % dtype.itemsize:
             raw = raw.clone()
-        return raw.view(dtype).view(entry.shape)
+        return raw.view(dtype)
 
     def release(self, name: str) -> None:
         """Give the tensor's pages back to the kernel; whoever touches them again reads the file again."""
         entry = self.entries[name]
-        opened = self._maps.get(self._home[name])
+        opened = self._maps.get(entry.path)
         if opened is None or entry.start == entry.stop or not hasattr(mmap, "MADV_DONTNEED"):
             return
         start = entry.start - entry.start % mmap.PAGESIZE
@@ -89,6 +113,14 @@ class Mapped:
         if path not in self._maps:
             self._maps[path] = _open(path)
         return self._maps[path]
+
+
+def _dtype(entry: Entry) -> torch.dtype:
+    if entry.dtype not in DTYPES:
+        raise BadWeights(
+            f"{entry.path} holds {entry.name!r} as {entry.dtype}", hint=f"types that can be read: {', '.join(DTYPES)}"
+        )
+    return DTYPES[entry.dtype]
 
 
 def _open(path: Path) -> mmap.mmap:

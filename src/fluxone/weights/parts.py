@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fluxone.errors import BadFile, BadWeights
+from fluxone.weights import gguf
 from fluxone.weights.formats import FORMATS
 from fluxone.weights.keymap import AUTOENCODER, CLIP, PARTS, T5, TRANSFORMER, Format, claim, recognise
+from fluxone.weights.packed.find import unpacked
 from fluxone.weights.safetensors import (
     AGAIN,
     PICKLED,
@@ -28,8 +30,8 @@ FOLDERS = {TRANSFORMER: "transformer", AUTOENCODER: "vae", T5: "text_encoder_2",
 # What the parts' files are called where people keep single files; globs.
 FILES = {
     AUTOENCODER: ("ae.safetensors", "ae.sft", "flux_ae.safetensors"),
-    T5: ("t5xxl*.safetensors",),
-    CLIP: ("clip_l*.safetensors",),
+    T5: ("t5xxl*.safetensors", "t5*.gguf"),
+    CLIP: ("clip_l*.safetensors", "clip_l*.gguf"),
 }
 TITLES = {
     TRANSFORMER: "the transformer (flux1-*.safetensors)",
@@ -83,7 +85,7 @@ def open_part(place: Path, name: str) -> Part:
     if (place / "config.json").is_file():
         return folder_part(place, name)
     files = [file for pattern in FILES.get(name, ()) for file in sorted(place.glob(pattern))] or sorted(
-        place.glob("*.safetensors")
+        [*place.glob("*.safetensors"), *place.glob("*.gguf")]
     )
     fitting = [parts[name] for file in files if name in (parts := file_parts(file, strict=False))]
     if len(fitting) != 1:
@@ -130,12 +132,14 @@ def file_parts(path: Path, *, strict: bool = True) -> dict[str, Part]:
 
 
 def read_headers(path: Path) -> tuple[Header, ...]:
-    """The headers of one file, or of the shards of an index.
+    """The headers of one file, or of the shards of an index, with packed tensors as what they stand for.
 
     Raises:
         BadFile, BadWeights: a file is missing, broken, or something else.
     """
-    return tuple(read_index(path)) if path.name.endswith(".index.json") else (read_header(path),)
+    if path.name.endswith(".index.json"):
+        return unpacked(tuple(read_index(path)))
+    return unpacked((gguf.read_header(path) if gguf.is_gguf(path) else read_header(path),))
 
 
 def deal(headers: tuple[Header, ...]) -> tuple[dict[str, Part], list[str]]:

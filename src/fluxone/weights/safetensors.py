@@ -55,7 +55,7 @@ STARTS: dict[bytes, tuple[str, str]] = {
     b"\x80\x03": ("a Python pickle", PICKLED),
     b"\x80\x04": ("a Python pickle", PICKLED),
     b"\x80\x05": ("a Python pickle", PICKLED),
-    b"GGUF": ("a GGUF file, which cannot be read yet", "use the .safetensors file of this model"),
+    b"GGUF": ("a GGUF file", "a model can come as GGUF, an adapter or a shard cannot: use the .safetensors file"),
     b"version https://git-lfs": ("a git-lfs pointer, not the file itself", "run `git lfs pull` in that folder"),
     b"<": ("a web page", "the download gave a page instead of the file: download it again, logged in if need be"),
     b"\x89PNG": ("a picture", "give the model's .safetensors file"),
@@ -66,18 +66,37 @@ PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One tensor of a file. `start` and `stop` count bytes from the beginning of the file."""
+    """One tensor of a file.
+
+    Attributes:
+        dtype: the container's word for the type.
+        shape: of the numbers that it stands for, packed or not.
+        start, stop: bytes from the beginning of the file.
+        path: the file.
+        packing: how the numbers are packed: a row of `packed.unpack.SCHEMES`; "" if they lie there as they are.
+        beside: what of the packing lies in other tensors, by its role.
+        facts: what else the packing needs to be undone.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     start: int
     stop: int
+    path: Path
+    packing: str = ""
+    beside: Mapping[str, Entry] = field(default_factory=dict)
+    facts: Mapping[str, int | float | str] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
         """Numbers in the tensor."""
         return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the tensor, with those of the tensors beside it."""
+        return self.stop - self.start + sum(side.bytes for side in self.beside.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +108,7 @@ class Header:
     metadata: dict[str, str] = field(default_factory=dict)
     data: int
     size: int
+    container: str = "safetensors"
 
 
 def read_header(path: Path) -> Header:
@@ -281,7 +301,8 @@ def _entry(path: Path, name: str, value: Any, data: int) -> Entry:
             f"it needs {math.prod(shape) * BITS[dtype] / 8:,.0f}",
             hint=AGAIN,
         )
-    return Entry(name=name, dtype=dtype, shape=tuple(shape), start=data + offsets[0], stop=data + offsets[1])
+    start, stop = (data + offset for offset in offsets)
+    return Entry(name=name, dtype=dtype, shape=tuple(shape), start=start, stop=stop, path=path)
 
 
 def _check_extent(path: Path, entries: Iterable[Entry], data: int, size: int) -> None:

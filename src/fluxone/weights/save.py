@@ -10,7 +10,7 @@ import errno
 import json
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,20 +76,52 @@ def save_folder(
         assert name in TOKENIZERS.values(), f"{name!r} is no tokenizer's folder"
         if not Path(source).is_dir():
             raise BadFile(f"{source}, the {name} to save, is no folder", hint="give the folder with its files")
+    parts: dict[str, tuple[Mapping[str, Any], list[Outline]]] = {
+        TRANSFORMER: (
+            configs.write_flux(transformer.shape), _outlines(transformer, transformer_names.DIFFUSERS, dtype)
+        ),
+        AUTOENCODER: (
+            configs.write_autoencoder(autoencoder.shape, variant.size),
+            _outlines(autoencoder, autoencoder_names.DIFFUSERS, dtype),
+        ),
+    }
+    if t5 is not None:
+        parts[T5] = (configs.write_t5(t5.shape), _outlines(t5, encoders.T5_NATIVE, dtype))
+    if clip is not None:
+        parts[CLIP] = (configs.write_clip(clip.shape), _outlines(clip, encoders.CLIP_NATIVE, dtype))
+    write_folder(path, variant=variant, parts=parts, tokenizers=tokenizers)
+
+
+def write_folder(
+    path: Path | str,
+    *,
+    variant: Variant,
+    parts: Mapping[str, tuple[Mapping[str, Any], Iterable[Outline]]],
+    tokenizers: Mapping[str, Path],
+    check: Callable[[Path], None] = lambda folder: None,
+) -> None:
+    """Write a model's folder of parts: each a config and the tensors to be written.
+
+    Args:
+        tokenizers: name of the folder -> folder whose files are copied.
+        check: called with the folder before it takes its place; what it raises keeps it from there.
+
+    Raises:
+        CannotWrite: the disk is full, the folder is not writable, or it holds something else than a model.
+    """
     with _whole_folder(Path(path)) as folder:
-        config = configs.write_flux(transformer.shape)
-        _part(folder, TRANSFORMER, transformer, transformer_names.DIFFUSERS, config, dtype)
-        config = configs.write_autoencoder(autoencoder.shape, variant.size)
-        _part(folder, AUTOENCODER, autoencoder, autoencoder_names.DIFFUSERS, config, dtype)
-        if t5 is not None:
-            _part(folder, T5, t5, encoders.T5_NATIVE, configs.write_t5(t5.shape), dtype)
-        if clip is not None:
-            _part(folder, CLIP, clip, encoders.CLIP_NATIVE, configs.write_clip(clip.shape), dtype)
+        for name, (config, outlines) in parts.items():
+            place = folder / FOLDERS[name]
+            place.mkdir()
+            _json(place / "config.json", config)
+            file = DIFFUSERS_FILE if "_class_name" in config else TRANSFORMERS_FILE
+            write(place / file, outlines, METADATA)
         for name, source in tokenizers.items():
             shutil.copytree(source, folder / name, copy_function=shutil.copyfile)
         _json(folder / SCHEDULER, configs.write_scheduler(variant))
         present = {name: value if (folder / name).is_dir() else [None, None] for name, value in CLASSES.items()}
         _json(folder / INDEX, {"_class_name": variant.pipeline, **present})
+        check(folder)
 
 
 def save_file(
@@ -101,11 +133,26 @@ def save_file(
         CannotWrite: the disk is full, or the place is not writable.
         BadWeights: a tensor's type cannot be stored.
     """
-    path = Path(path)
+    with whole_file(Path(path)) as part:
+        write(part, [_outline(name, tensor, dtype) for name, tensor in tensors.items()], metadata)
+
+
+@contextmanager
+def whole_file(path: Path, *, parents: bool = False) -> Iterator[Path]:
+    """A temporary name beside `path` that takes its place when the block ends well, and vanishes when it does not.
+
+    Args:
+        parents: make the folders above it.
+
+    Raises:
+        CannotWrite: the disk is full, or the place is not writable.
+    """
     part = _beside(path)
     with _told(path):
         try:
-            write(part, [_outline(name, tensor, dtype) for name, tensor in tensors.items()], metadata)
+            if parents:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            yield part
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
@@ -131,15 +178,8 @@ def in_format(state: Mapping[str, Tensor], form: Format) -> dict[str, Tensor]:
     return out
 
 
-def _part(
-    folder: Path, name: str, module: nn.Module, form: Format, config: Mapping[str, Any], dtype: torch.dtype | None
-) -> None:
-    place = folder / FOLDERS[name]
-    place.mkdir()
-    _json(place / "config.json", config)
-    file = DIFFUSERS_FILE if "_class_name" in config else TRANSFORMERS_FILE
-    tensors = in_format(module.state_dict(), form)
-    write(place / file, [_outline(key, tensor, dtype) for key, tensor in tensors.items()], METADATA)
+def _outlines(module: nn.Module, form: Format, dtype: torch.dtype | None) -> list[Outline]:
+    return [_outline(key, tensor, dtype) for key, tensor in in_format(module.state_dict(), form).items()]
 
 
 def _outline(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Outline:

@@ -81,10 +81,12 @@ def test_a_wider_network_is_told(tmp_path: Path) -> None:
         load_module(lambda: Flux(replace(tiny.FLUX, text_dim=30)), stored)
 
 
-@pytest.mark.parametrize("name", ["scaled_fp8", "img_in.scale_weight", "img_in.weight.absmax", "img_in.comfy_quant"])
+@pytest.mark.parametrize(
+    "name", ["img_in.bias.scale_weight", "img_in.weight.absmax", "img_in.comfy_quant", "img_in.qweight"]
+)
 def test_packed_numbers_are_refused_by_kind(name: str, tmp_path: Path) -> None:
     state = {**tiny.network("transformer").state_dict(), name: torch.ones(1)}
-    with pytest.raises(BadWeights, match=rf"is (fp8 with a scale|4-bit|one of ComfyUI).*\({name}\)"):
+    with pytest.raises(BadWeights, match=rf"is (fp8 with a scale|4-bit|one of ComfyUI|Nunchaku).*\({name}\)"):
         load_module(build, part(tmp_path / "m.safetensors", state))
 
 

@@ -88,8 +88,8 @@ def test_unknown_packed_and_incomplete_files_are_described(tmp_path: Path) -> No
     report = inspect(tmp_path / "u.safetensors")
     assert (report.kind, report.layout) == ("unknown", "1 tensors, such as conv.weight")
     state = tiny.network("transformer").state_dict()
-    save_file(tmp_path / "p.safetensors", {**state, "img_in.scale_weight": torch.ones(1)}, metadata={})
-    assert any("fp8 with a scale for each layer" in note for note in inspect(tmp_path / "p.safetensors").notes)
+    save_file(tmp_path / "p.safetensors", {**state, "img_in.qweight": torch.ones(1)}, metadata={})
+    assert any("Nunchaku's or another" in note for note in inspect(tmp_path / "p.safetensors").notes)
     tensors = in_format(state, FORMATS["diffusers transformer"]) | {"new.weight": torch.ones(1)}
     del tensors["transformer_blocks.0.attn.to_k.bias"]
     save_file(tmp_path / "i.safetensors", tensors, metadata={})

@@ -100,7 +100,8 @@ def test_among_several_t5_files_the_most_precise_is_taken(tmp_path: Path) -> Non
     file = tiny.split_files(tmp_path)
     t5 = tiny.network("t5", seed=9)
     tiny.one_file(tmp_path / "t5xxl_fp8.safetensors", t5.to(torch.float8_e4m3fn), FORMATS["t5"])
-    (tmp_path / "t5xxl_fp8_e4m3fn_scaled.safetensors").write_bytes(bytes(10**6))
+    scale = {"encoder.block.0.layer.0.SelfAttention.q.scale_weight": torch.full((1,), 2.0)}
+    tiny.one_file(tmp_path / "t5xxl_fp8_e4m3fn_scaled.safetensors", t5, FORMATS["t5"], scale)
     tiny.equal(load_bundle(str(file), recipe=CPU).t5, tiny.network("t5"))
 
 

@@ -13,6 +13,7 @@ FORMATS: dict[str, Format] = {
         autoencoder.NATIVE,
         autoencoder.DIFFUSERS,
         encoders.T5_NATIVE,
+        encoders.T5_GGUF,
         encoders.CLIP_NATIVE,
         encoders.CLIP_BARE,
         comfy.TRANSFORMER,
