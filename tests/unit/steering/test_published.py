@@ -18,13 +18,14 @@ import pytest
 import torch
 from diffusers import AutoencoderTiny, FluxControlNetModel
 from torch import nn
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, SiglipVisionConfig, SiglipVisionModel
 
 from fluxone.nn.clip_vision import ClipVisionEncoder
 from fluxone.nn.controlnet import ControlNet
 from fluxone.nn.ip_adapter import IpAdapter
+from fluxone.nn.siglip_pooled import SiglipPooledEncoder
 from fluxone.nn.taef1 import TinyDecoder
-from fluxone.shapes import ClipVisionShape, FluxShape, IpAdapterShape, TinyShape
+from fluxone.shapes import ClipVisionShape, FluxShape, IpAdapterShape, SiglipShape, TinyShape
 from fluxone.weights.beside import (
     clip_vision_shape,
     controlnet_shape,
@@ -33,7 +34,9 @@ from fluxone.weights.beside import (
     shapes_in,
     tiny_shape,
 )
+from fluxone.weights.formats.beside import SIGLIP_POOLED
 from fluxone.weights.parts import Part
+from fluxone.weights.redux import siglip_shape
 
 Shapes = dict[str, tuple[int, ...]]
 Make = Callable[[dict[str, tuple[int, ...]], str], Part]
@@ -146,3 +149,19 @@ def test_taef1(part: Make) -> None:
         found = part(of(AutoencoderTiny(latent_channels=16)), "tiny decoder")
         assert tiny_shape(found) == TinyShape()
         assert_fits(found, TinyDecoder(TinyShape()))
+
+
+def test_siglip_with_its_head(part: Make) -> None:
+    with torch.device("meta"):
+        config = SiglipVisionConfig(
+            hidden_size=1152,
+            num_hidden_layers=27,
+            num_attention_heads=16,
+            intermediate_size=4304,
+            image_size=384,
+            patch_size=14,
+        )
+        named = {f"vision_model.{name}": shape for name, shape in of(SiglipVisionModel(config)).items()}
+        found = part(named, SIGLIP_POOLED)
+        assert siglip_shape(found) == SiglipShape()
+        assert_fits(found, SiglipPooledEncoder(SiglipShape()))
