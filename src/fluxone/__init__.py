@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fluxone.errors import FluxoneError as FluxoneError
     from fluxone.pipeline import Pipeline as Pipeline
     from fluxone.recipe import Recipe as Recipe
+    from fluxone.request import Region as Region
     from fluxone.request import Request as Request
     from fluxone.request import Result as Result
     from fluxone.variants import Variant as Variant
@@ -23,13 +24,14 @@ _HOME = {
     "FluxoneError": "fluxone.errors",
     "Pipeline": "fluxone.pipeline",
     "Recipe": "fluxone.recipe",
+    "Region": "fluxone.request",
     "Request": "fluxone.request",
     "Result": "fluxone.request",
     "Variant": "fluxone.variants",
     "assemble": "fluxone.assembly",
 }
 
-__all__ = ["FluxPipeline", "FluxoneError", "Pipeline", "Recipe", "Request", "Result", "Variant", "assemble"]
+__all__ = ["FluxPipeline", "FluxoneError", "Pipeline", "Recipe", "Region", "Request", "Result", "Variant", "assemble"]
 
 
 def __getattr__(name: str) -> Any:

@@ -28,24 +28,28 @@ from fluxone.conditions.given import finished, pictures_of
 from fluxone.conditions.redux import Prompting
 from fluxone.errors import BrokenModel, pick
 from fluxone.geometry import Resolution
-from fluxone.job import Job, clock, through
+from fluxone.job import Job, through
 from fluxone.lora.adapters import Adapters
-from fluxone.lora.course import along, by_row
+from fluxone.lora.course import by_row
+from fluxone.lora.wearing import differing, scales_of, wearing
+from fluxone.making import make, make_together, velocity_of
 from fluxone.nn.autoencoder import AutoEncoder
 from fluxone.nn.inputs import Inputs
 from fluxone.nn.taef1 import TinyDecoder
 from fluxone.nn.tokens import image_ids, pack, unpack
 from fluxone.offload import Offload
-from fluxone.prompts import Texts, each, encoded, following
+from fluxone.prompts import Texts, encoded, following
 from fluxone.recipe import Recipe
+from fluxone.regions import mixed
 from fluxone.request import MAX_SEED, Request, Result, check_bases, check_pictures, given_by
-from fluxone.sampling.guidance import Bound, bind, tabulate, true_guidance
+from fluxone.sampling.guidance import Bound, bind, tabulate
 from fluxone.sampling.noise import Source, gaussian, generators
 from fluxone.sampling.profiles import PROFILES, concrete
 from fluxone.sampling.samplers import SAMPLERS, State, Step, Velocity, visited
 from fluxone.sampling.schedule import SCHEDULES, Shift, remaining
 from fluxone.steering import Steering
 from fluxone.text.encode import Text, TextEncoders
+from fluxone.ultra import TIMES, composed, enlarged
 from fluxone.weights.identify import condition
 from fluxone.weights.keymap import CLIP, T5, TRANSFORMER
 from fluxone.weights.load import Bundle, first_nonfinite
@@ -73,8 +77,7 @@ class Pipeline:
 
     def __init__(self, bundle: Bundle, recipe: Recipe, text: TextEncoders | None, on_device: Offload) -> None:
         self.bundle, self.recipe = bundle, recipe
-        self.variant = bundle.variant
-        self.transformer = bundle.transformer
+        self.variant, self.transformer = bundle.variant, bundle.transformer
         self.autoencoder = bundle.autoencoder
         self.decoder: AutoEncoder | TinyDecoder = bundle.autoencoder
         self.text = text
@@ -108,28 +111,13 @@ class Pipeline:
             BadRequest: the request contradicts itself or the model.
             BrokenModel: the model computed NaN or infinity.
         """
-        request = self.resolve(request)
-        ones = each(request)
-        request = ones[0] if len(ones) == 1 else request
-        seeds = [(request.seed + i) % (MAX_SEED + 1) for i in range(request.count)]
-        images: list[Image] = []
-        seconds = {"text": 0.0, "steps": 0.0, "decode": 0.0}
-        for start in range(0, request.count, batch):
-            part = replace(request, seed=seeds[start], count=min(batch, request.count - start))
-            with clock(seconds, "text"):
-                job = self.prepare(part)
-            with clock(seconds, "steps"):
-                x = job.x
-                for step in self.walk(job):
-                    x = step.x
-                    if on_step is not None:
-                        on_step(step)
-                    x = step.x
-            with clock(seconds, "decode"):
-                drawn = px.to_images(px.unit(self.decode(x, job.grid)))
-                images += [self.finish(image, request) for image in drawn]
-        prompts = [one.prompt for one in ones]
-        return Result(images=images, request=request, seeds=seeds, prompts=prompts, seconds=seconds)
+        return make(self, self.resolve(request), on_step=on_step, batch=batch)
+
+    def together(self, requests: Sequence[Request]) -> list[Result]:
+        """Make the pictures of several requests in one batch, each with its own prompt, seed and adapters.
+
+        Raises: BadRequest, if they do not walk alike; and what `__call__` does."""
+        return make_together(self, [self.resolve(request) for request in requests])
 
     def steps(self, request: Request) -> Iterator[Step]:
         """Walk from noise to latents, all `count` pictures in one batch; `decode` makes pixels of the last `x`."""
@@ -153,17 +141,23 @@ class Pipeline:
         if request.schedule is None and filled.schedule == "shifted" and self.profile.schedule is not None:
             filled = replace(filled, schedule=self.profile.schedule)
         pick(SCHEDULES, filled.schedule or "", "schedule")
-        return replace(filled, resolution=self.whole(size_of(filled)))
+        return replace(filled, resolution=self.whole(size_of(filled), TIMES if filled.ultra else 1))
 
-    def whole(self, resolution: Resolution) -> Resolution:
-        """The size that is made: rounded down to whole tokens, with a notice if that changes it."""
-        rounded = resolution.whole(self.token)
+    def whole(self, resolution: Resolution, times: int = 1) -> Resolution:
+        """The size that is made: rounded down to `times` whole tokens, with a notice if that changes it."""
+        rounded = resolution.whole(times * self.token)
         if rounded != resolution:
-            log.warning("%s is no multiple of %d px each way: making %s", resolution, self.token, rounded)
+            log.warning("%s is no multiple of %d px each way: making %s", resolution, times * self.token, rounded)
         return rounded
 
     def prepare(self, request: Request, edited: State | None = None) -> Job:
         """Encode, draw the noise and lay out the noise levels of a resolved request, or of its edit of latents."""
+        scales = scales_of(request.adapters, request.count)
+        with wearing(self.adapters, scales):
+            job = replace(self._prepare(composed(request), edited), scales=scales)
+        return job if request.ultra is None else replace(job, following=partial(enlarged, self, request, job))
+
+    def _prepare(self, request: Request, edited: State | None) -> Job:
         count = request.count
         sources = generators((request.seed + i) % (MAX_SEED + 1) for i in range(count))
         rows, columns = grid = self.grid(request)
@@ -201,6 +195,7 @@ class Pipeline:
             keep=None if picture is None else keep_of(self.variant, pictures, picture, drawn, studio, soft=True),
             steer=steer,
             following=following(request, self.prepare),
+            **mixed(request, self.encode, grid, sigmas),
         )
 
     def studio(self, batch: int, sources: Source, *, posterior: bool) -> Studio:
@@ -246,13 +241,13 @@ class Pipeline:
                 self._texts.read(keys, self.text, self.recipe.compat)
         return self._texts.of(keys)
 
-    def encode_pixels(self, pixels: px.Pixels, sources: Source, *, posterior: bool) -> Tensor:
+    def encode_pixels(self, pixels: px.Pixels, sources: Source, *, posterior: bool, tiled: bool = False) -> Tensor:
         """The latent (B C h w, float32, on the CPU) of pixels in -1..1: the mean, or a sample of the posterior."""
         with self.using("autoencoder"), torch.inference_mode():
             weight = next(self.autoencoder.parameters())
             pixels = pixels.to(self.on_device.device, weight.dtype)
             if not posterior:
-                return self.autoencoder.encode(pixels, tile=self.tile).float().cpu()
+                return self.autoencoder.encode(pixels, tile=TILE if tiled else self.tile).float().cpu()
             mean, logvar = self.autoencoder.moments(pixels)
             spread = (0.5 * logvar.clamp(*LOGVAR)).exp()
             z = mean + spread * gaussian(sources, mean.shape, mean.dtype).to(mean.device)
@@ -268,9 +263,10 @@ class Pipeline:
         yield from through(job, self._leg)
 
     def _leg(self, job: Job) -> Iterator[Step]:
-        bounds, rounding = self.bind(job), self.profile.rounding(self.dtype)
-        with self.using("transformer"), self.steering.at(job, bounds, rounding) as velocities:
-            yield from self.stride(job, velocities)
+        with wearing(self.adapters, job.scales):
+            bounds, rounding = self.bind(job), self.profile.rounding(self.dtype)
+            with self.using("transformer"), self.steering.at(job, bounds, rounding) as velocities:
+                yield from self.stride(job, velocities)
 
     def bind(self, job: Job) -> list[Bound]:
         """What the network is given during a walk, its modulation computed: with the prompt, then with the negative.
@@ -281,7 +277,7 @@ class Pipeline:
         if not levels:
             return []
         sides = [self._inputs(job, text) for text in (job.text, job.negative) if text is not None]
-        rows = by_row(self.adapters, job.sigmas, levels, job.x.shape[0])
+        rows = by_row(self.adapters, job.sigmas, levels, job.x.shape[0], differing(job.scales))
         rounding = self.profile.rounding(self.dtype)
         with self.using("modulators"), rows:
             tables = [tabulate(self.transformer, side, levels, rounding=rounding) for side in sides]
@@ -291,10 +287,7 @@ class Pipeline:
         """Walk by velocities that the caller answers for: with the prompt, then with the negative if there is one."""
         if not velocities:
             return
-        device, v = self.on_device.device, velocities[0]
-        if len(velocities) > 1:
-            v = true_guidance(v, velocities[1], scale=job.cfg, sigmas=job.sigmas, interval=job.cfg_interval)
-        v = along(self.adapters, v, job.sigmas)
+        device, v = self.on_device.device, velocity_of(job, velocities, self.adapters)
         state = concrete(self.profile.state, self.dtype)
         keep = None if job.keep is None else job.keep.to(device)
         sampler = pick(SAMPLERS, job.sampler, "sampler")
@@ -305,8 +298,11 @@ class Pipeline:
             self._check("transformer", step.x)
             yield step
 
-    def decode(self, x: State, grid: tuple[int, int]) -> px.Pixels:
+    def decode(self, x: State, grid: tuple[int, int], *, tiled: bool = False) -> px.Pixels:
         """Pixels, about -1..1, float32, of the latents that a walk ended with; one picture after the other.
+
+        Args:
+            tiled: decode in tiles whatever the recipe says.
 
         Raises:
             BrokenModel: a pixel is not finite.
@@ -314,7 +310,8 @@ class Pipeline:
         with self.using("autoencoder" if self.decoder is self.autoencoder else "decoder"), torch.inference_mode():
             weight = next(self.decoder.parameters())
             latent = self.latent(x, grid).to(self.on_device.device, weight.dtype)
-            out = torch.cat([self.decoder.decode(one, tile=self.tile).float() for one in torch.split(latent, 1)])
+            tile = TILE if tiled else self.tile
+            out = torch.cat([self.decoder.decode(one, tile=tile).float() for one in torch.split(latent, 1)])
             self._check("autoencoder", out)
         return out.clone()
 
@@ -352,6 +349,7 @@ class Pipeline:
 
     def _inputs(self, job: Job, text: Text) -> Inputs:
         device, batch = self.on_device.device, job.x.shape[0]
+        more = None if job.more is None or text is not job.text else job.more.to(device, self.dtype)
         guidance = torch.full((batch,), job.guidance, device=device) if self.variant.guided else None
         channels, reference = (
             None if tokens is None else tokens.to(device, self.dtype)
@@ -361,10 +359,12 @@ class Pipeline:
             txt=text.txt.to(device, self.dtype),
             pooled=text.pooled.to(device, self.dtype),
             guidance=guidance,
-            ids=image_ids(*job.grid).to(device),
+            ids=image_ids(*(job.tile or job.grid)).to(device),
             channels=channels,
             reference=reference,
             reference_ids=job.extra.reference_ids,
+            more=more,
+            mixing=None if more is None else job.mixing,
         )
 
     @contextmanager

@@ -26,7 +26,7 @@ from fluxone import __version__
 from fluxone.errors import BadFile, BadRequest, CannotWrite, UnknownName
 from fluxone.geometry import Resolution
 from fluxone.recipe import Recipe
-from fluxone.request import PICTURES, Request
+from fluxone.request import PICTURES, Region, Request
 
 KEY = "fluxone"  # of the PNG text chunk
 COMMENT = b"UNICODE\x00"  # EXIF's mark of a UserComment in UTF-16
@@ -48,7 +48,7 @@ class Record:
     Attributes:
         request: one picture's: count 1 and its own seed, everything resolved.
         init, mask, control: fingerprints of the pictures that it was made from, or None.
-        references, hints, looks, image_prompts: their fingerprints.
+        references, hints, looks, image_prompts: their fingerprints; and `regions`, those of the regions' masks.
         hashes: part of the model -> hash of its weights.
         recipe: the fields that are not machine or secret.
     """
@@ -62,6 +62,7 @@ class Record:
     hints: tuple[str, ...] = ()
     looks: tuple[str, ...] = ()
     image_prompts: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
     source: str = ""
     hashes: dict[str, str] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -84,9 +85,10 @@ def record(request: Request, *, model: str, source: str, hashes: Mapping[str, st
     if recipe.redux is not None and Path(recipe.redux).exists():
         del kept["redux"]  # a file or folder of this machine; a name or hub id may be told
     return Record(
-        request=_without_pictures(request),
+        request=replace(_without_pictures(request), regions=_masked(request, ())),
         model=model,
         **prints,
+        regions=tuple(fingerprint(region.mask) for region in request.regions if region.mask is not None),
         source=source,
         hashes=dict(hashes),
         recipe=kept,
@@ -104,6 +106,11 @@ def _without_folder(adapter: str) -> str:
     return adapter.removeprefix(f"{Path(file).parent}{os.sep}") if file and Path(file).exists() else adapter
 
 
+def _masked(request: Request, masks: Sequence[Image.Image]) -> tuple[Region, ...]:
+    """The regions of a request with these masks, or without any."""
+    return tuple(replace(region, mask=masks[i] if masks else None) for i, region in enumerate(request.regions))
+
+
 def fingerprint(image: Image.Image) -> str:
     """A hash of a picture's size and RGB values, the same whatever file it came from."""
     pixels = image.convert("RGB")
@@ -117,6 +124,7 @@ def to_json(entry: Record) -> str:
         value = getattr(entry.request, item.name)
         if value is not None and item.name not in PICTURES:
             request[item.name] = str(value) if isinstance(value, Resolution) else value
+    request["regions"] = [{"prompt": row.prompt, "strength": row.strength} for row in entry.request.regions]
     whole = {
         "fluxone": entry.version,
         "model": entry.model,
@@ -124,6 +132,7 @@ def to_json(entry: Record) -> str:
         "hashes": entry.hashes,
         "request": request,
         **{name: getattr(entry, name) for name in PICTURES if name == "init" or getattr(entry, name)},
+        **({"regions": entry.regions} if entry.regions else {}),
         "recipe": entry.recipe,
     }
     return json.dumps(whole, ensure_ascii=False)
@@ -142,13 +151,17 @@ def from_json(text: str) -> Record:
         for name in ("sigmas", "cfg_interval", "expand", "hint_scales", "hint_modes", "hint_range", *ROWS):
             if name in wanted:
                 wanted[name] = tuple(wanted[name])
+        if wanted.get("adapters") is not None:
+            wanted["adapters"] = tuple((name, scale) for name, scale in wanted["adapters"])
+        if "regions" in wanted:
+            wanted["regions"] = tuple(Region(**row) for row in wanted["regions"])
         for name in ("resolution", "frame"):
             if name in wanted:
                 wanted[name] = Resolution.parse(wanted[name])
         given: dict[str, Any] = {name: whole.get(name) for name in SINGLE}
-        given |= {name: tuple(whole.get(name, ())) for name in SEVERAL}
+        given |= {name: tuple(whole.get(name, ())) for name in (*SEVERAL, "regions")}
         hashes = dict(whole.get("hashes", {}))
-        said = [*hashes.values(), *(text for name in SEVERAL for text in given[name])]
+        said = [*hashes.values(), *(text for name in (*SEVERAL, "regions") for text in given[name])]
         if not all(isinstance(text, str) for text in [*said, *(given[name] or "" for name in SINGLE)]):
             raise TypeError("a hash is no text")
         return Record(
@@ -206,7 +219,7 @@ def read(path: str | Path) -> Record:
     return from_json(text)
 
 
-def request_of(
+def request_of(  # noqa: PLR0913
     path: str | Path,
     *,
     init: Image.Image | None = None,
@@ -216,6 +229,7 @@ def request_of(
     hints: Sequence[Image.Image] = (),
     looks: Sequence[Image.Image] = (),
     image_prompts: Sequence[Image.Image] = (),
+    regions: Sequence[Image.Image] = (),
 ) -> Request:
     """The request that made a picture.
 
@@ -228,7 +242,7 @@ def request_of(
         _same(path, name, getattr(entry, name), image)
     rows = (references, hints, looks, image_prompts)
     several: dict[str, Any] = {name: tuple(images) for name, images in zip(SEVERAL, rows, strict=True)}
-    for name, images in several.items():
+    for name, images in (*several.items(), ("regions", regions)):
         prints: tuple[str, ...] = getattr(entry, name)
         if len(prints) != len(images):
             raise BadFile(
@@ -237,7 +251,7 @@ def request_of(
             )
         for print_, image in zip(prints, images, strict=True):
             _same(path, name, print_, image)
-    return replace(entry.request, **single, **several)
+    return replace(entry.request, **single, **several, regions=_masked(entry.request, regions))
 
 
 def _same(path: str | Path, name: str, wanted: str | None, image: Image.Image | None) -> None:

@@ -24,6 +24,7 @@ MAX_STEPS = 1000
 MAX_COUNT = 256
 MAX_SEED = 2**63 - 1
 MAX_REFERENCES = 16
+MAX_REGIONS = 16
 ROOM = 2.25  # times the variant's own area: a larger picture to repaint is worked on at that area
 LAYOUTS = {
     "offset": "each reference beside or below those before it, as ComfyUI places them",
@@ -37,6 +38,10 @@ EMPHASES = {
 }
 # What Union ControlNets call the kinds of pictures that they know. Source: InstantX/FLUX.1-dev-Controlnet-Union.
 MODES = {"canny": 0, "tile": 1, "depth": 2, "blur": 3, "pose": 4, "gray": 5, "lq": 6}
+ULTRAS = {
+    "tiled": "the second pass sees parts of the picture: memory of the first",
+    "whole": "the second pass sees all of it at once",
+}
 IMAGE_MIXES = {
     "beside": "each picture's tokens after those of the one before",
     "sum": "one picture's tokens, the weighted sum of all, as diffusers adds them up",
@@ -45,18 +50,44 @@ PICTURES = ("init", "mask", "control", "references", "hints", "looks", "image_pr
 
 
 @dataclass(frozen=True, kw_only=True)
+class Region:
+    """Words for a part of a picture.
+
+    Attributes:
+        mask: white where they hold, grey where they do in part; None only in records.
+        strength: of its hold on the part, against the prompt's, which is 1.
+    """
+
+    prompt: str
+    mask: Image | None = field(default=None, repr=False)
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_text("prompt of a region", self.prompt)
+        _within("strength of a region", self.strength, 0, 100)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """One picture, or `count` of them whose seeds follow each other.
 
     Attributes:
-        resolution: of the picture; None is the variant's own size, in the aspect of `init` if there is one.
+        resolution: of the picture; None is the variant's own area, in this `aspect` or that of `init`, or its square;
+            with `ultra` four times that.
+        ultra: row of `ULTRAS`: drawn at half the resolution each way, enlarged, and drawn again from `ultra_strength`
+            of the schedule on; None is one pass. See `ultra.py`.
         prompt: what T5 reads; CLIP reads it too unless `clip_prompt` is given.
         emphasis: row of `EMPHASES`: whether `(red:1.3)` weighs words; see `text.emphasis`.
         wildcards: folder of files for `__name__`; empty: `{a|b}` alone is drawn; None: prompts are as they stand.
-        negative: what to avoid; only with `cfg` above 1.
+        negative: what to avoid; only with `cfg` or `nag` above 1.
+        adapters: those that work, by the names that they were loaded under, each with its scale; None: as they are set.
         cfg: true classifier-free guidance, two passes a step; 1 is off.
-        cfg_interval: shares of the schedule (0 = noise, 1 = picture) between which cfg applies.
+        cfg_interval: shares of the schedule (0 = noise, 1 = picture) between which cfg and nag apply.
+        nag: normalized attention guidance: how far attention goes away from the negative prompt, at the cost of its
+            text alone; 1 is off. `nag_tau` and `nag_alpha` bound it; see `nn.mixing`.
+        regions: words for parts of the picture, besides the prompt, which holds everywhere.
         guidance: the distilled guidance, where the variant has it.
+        raw: the variant's own guidance for pictures that look less made, where its row has one.
         sigmas: own noise levels, falling from at most 1; the last 0 is added. Overrides `steps`.
         schedule: row of `SCHEDULES`; None is the variant's own.
         init: picture to start from, with `strength` 0 (keep it) to 1 (forget it).
@@ -90,12 +121,20 @@ class Request:
     emphasis: str = "auto"
     wildcards: str | None = None
     resolution: Resolution | None = None
+    aspect: str | None = None
+    ultra: str | None = None
+    ultra_strength: float | None = None
     seed: int = 0
     count: int = 1
     steps: int | None = None
     guidance: float | None = None
+    raw: bool = False
     cfg: float = 1.0
     cfg_interval: tuple[float, float] = (0.0, 1.0)
+    nag: float = 1.0
+    nag_tau: float = 2.5
+    nag_alpha: float = 0.25
+    regions: tuple[Region, ...] = ()
     sampler: str = "euler"
     schedule: str | None = None
     sigmas: tuple[float, ...] | None = None
@@ -121,6 +160,7 @@ class Request:
     expand: tuple[int, int, int, int] | None = None
     paste: int | None = None
     text_tokens: int | None = None
+    adapters: tuple[tuple[str, float], ...] | None = None
 
     def __post_init__(self) -> None:
         _check_text("prompt", self.prompt)
@@ -134,6 +174,13 @@ class Request:
         if self.guidance is not None:
             _within("guidance", self.guidance, 0, 1000)
         _within("cfg", self.cfg, 0, 100)
+        for name, scale in self.adapters or ():
+            _within(f"scale of the adapter {name}", scale, -100, 100)
+        _within("nag", self.nag, 1, 100)
+        _within("tau of nag", self.nag_tau, 1, 100)
+        _within("alpha of nag", self.nag_alpha, 0, 1)
+        if len(self.regions) > MAX_REGIONS:
+            raise BadRequest(f"{len(self.regions)} regions are given", hint=f"give at most {MAX_REGIONS}")
         if self.strength is not None:
             _within("strength", self.strength, 0, 1)
         if self.paste is not None:
@@ -145,6 +192,7 @@ class Request:
                 _within("expand", margin, 0, MAX_SIDE, whole=True)
         pick(LAYOUTS, self.layout, "layout of references")
         pick(EMPHASES, self.emphasis, "emphasis")
+        _check_ultra(self)
         if len(self.references) > MAX_REFERENCES:
             raise BadRequest(f"{len(self.references)} references are given", hint=f"give at most {MAX_REFERENCES}")
         for text in self.then:
@@ -182,16 +230,30 @@ class Request:
             resolution=resolution,
             frame=frame,
             steps=len(self.sigmas) if self.sigmas is not None else self.steps or variant.steps,
-            guidance=variant.guidance if self.guidance is None else self.guidance,
+            guidance=self._guidance(variant),
             schedule=self.schedule or ("shifted" if variant.shifted else "linear" if variant.shift == 1 else "fixed"),
+            ultra_strength=variant.detail if self.ultra_strength is None else self.ultra_strength,
             strength=variant.strength if self.strength is None else self.strength,
             text_tokens=self.text_tokens or variant.text_tokens,
         )
+
+    def _guidance(self, variant: Variant) -> float:
+        if self.raw and not variant.raw:
+            rows = [row.name for row in VARIANTS.values() if row.raw]
+            raise BadRequest(f"{variant.name} has no raw pictures", hint=f"models that do: {', '.join(rows)}")
+        if self.guidance is not None:
+            return self.guidance
+        return variant.raw_guidance if self.raw else variant.guidance
 
     def _sizes(self, variant: Variant) -> tuple[Resolution, Resolution | None]:
         """The size that is drawn, and that of the finished picture where it is a given picture's own."""
         if self.resolution is not None:
             return self.resolution, self.frame
+        if self.ultra is not None:
+            half, _ = replace(self, ultra=None)._sizes(variant)
+            return Resolution(height=2 * half.height, width=2 * half.width), None
+        if self.aspect is not None:
+            return Resolution.from_aspect(self.aspect, variant.size**2), None
         given = self.init or self.control or next(iter((*self.references, *self.hints)), None)
         if given is None and self.image_prompts:
             first = self.image_prompts[0]
@@ -266,6 +328,22 @@ class Result:
     seeds: list[int]
     prompts: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+
+
+def _check_ultra(request: Request) -> None:
+    if request.ultra_strength is not None:
+        _within("strength of ultra", request.ultra_strength, 0, 1)
+    if request.aspect is not None:
+        Resolution.from_aspect(request.aspect, MAX_SIDE)
+    if request.ultra is None:
+        return
+    pick(ULTRAS, request.ultra, "way of ultra")
+    if request.sigmas is not None:
+        raise BadRequest("ultra is given with noise levels of its own", hint="leave sigmas out: it has two passes")
+    if others := [name for name in PICTURES if name != "init" and getattr(request, name)]:
+        raise BadRequest(f"ultra is given with {others[0]}", hint="make that picture first, then use it as init")
+    if request.expand is not None or request.paste is not None or request.then:
+        raise BadRequest("ultra is given with expand, paste or later edits", hint="make that first")
 
 
 def _check_text(name: str, text: object) -> None:

@@ -59,6 +59,13 @@ class Asked(Beside):
     clip_negative: str | None
     cfg: float
     cfg_interval: str | None
+    nag: float
+    nag_tau: float
+    nag_alpha: float
+    regions: tuple[str, ...]
+    raw: bool
+    ultra: str | None = None
+    ultra_strength: float | None = None
     seed: int
     count: int
     sampler: str
@@ -102,8 +109,9 @@ class Asked(Beside):
             raise BadRequest(f"--wildcards is {self.wildcards}, no folder", hint="give the folder of the .txt files")
         if self.schedule is not None:
             pick(dict.fromkeys(options.SCHEDULES), self.schedule, "schedule")
-        if self.negative and self.cfg == 1:
-            raise BadRequest("--negative does nothing while --cfg is 1", hint="add e.g. --cfg 3")
+        if self.negative and self.cfg == 1 and self.nag == 1:
+            raise BadRequest("--negative does nothing while --cfg and --nag are 1", hint="add e.g. --nag 5, or --cfg 3")
+        by_model = self.ultra is not None and self.aspect is not None and self.megapixels is None
         return Request(
             prompt=options.read_prompt(self.prompt),
             clip_prompt=self.clip_prompt,
@@ -111,13 +119,21 @@ class Asked(Beside):
             wildcards=self.wildcards,
             negative=self.negative or "",
             clip_negative=self.clip_negative,
-            resolution=options.read_resolution(self.size, self.aspect, self.megapixels),
+            resolution=None if by_model else options.read_resolution(self.size, self.aspect, self.megapixels),
+            aspect=self.aspect if by_model else None,
+            ultra=self.ultra,
+            ultra_strength=self.ultra_strength,
             seed=self.seed,
             count=self.count,
             steps=self.steps,
             guidance=self.guidance,
             cfg=self.cfg,
             cfg_interval=options.read_interval(self.cfg_interval),
+            nag=self.nag,
+            nag_tau=self.nag_tau,
+            nag_alpha=self.nag_alpha,
+            regions=tuple(options.read_region(text) for text in self.regions),
+            raw=self.raw,
             sampler=self.sampler,
             schedule=self.schedule,
             strength=self.strength,
@@ -160,6 +176,7 @@ def generate(asked: Asked, given: Callable[[Request], Request] = lambda request:
         FluxoneError: whatever stands in the way.
     """
     options.check_model(asked.model)
+    model = options.raw_model(asked.model) if asked.raw else asked.model
     if asked.variant is not None:
         pick(VARIANTS, asked.variant, "variant")
     target = naming.target(asked.output, asked.format_, asked.count)
@@ -167,11 +184,11 @@ def generate(asked: Asked, given: Callable[[Request], Request] = lambda request:
     naming.prepare(target.folder)
     console.listen(quiet=asked.quiet)
     if not asked.quiet:
-        console.notice(f"loading {asked.model}")
+        console.notice(f"loading {model}")
     from fluxone.assembly import assemble
     from fluxone.prompts import settled
 
-    pipeline = assemble(asked.model, recipe, variant=asked.variant)
+    pipeline = assemble(model, recipe, variant=asked.variant)
     request = pipeline.resolve(request)
     made = []
     for index in range(request.count):
@@ -215,10 +232,11 @@ def watching(
 ) -> Iterator[Callable[[Step], None]]:
     """What is called after each step: the bar, and the preview if there is to be one."""
     from fluxone.cli import preview as previews
+    from fluxone.ultra import passes
 
-    total = (len(pipeline.sigmas(request)) - 1) * (1 + len(request.then))
-    progress = Progress(total, sys.stderr, quiet=quiet)
-    grid = pipeline.grid(request)
+    found = passes(pipeline, request)
+    progress = Progress(sum(steps for _, steps in found) * (1 + len(request.then)), sys.stderr, quiet=quiet)
+    grids = {rows * columns: (rows, columns) for (rows, columns), _ in found}
     place: previews.Screen | previews.File | None = None
     if preview:
         place = previews.Screen(sys.stderr) if progress.live and not quiet else previews.File(output)
@@ -229,7 +247,7 @@ def watching(
     def watch(step: Step) -> None:
         progress.clear()
         if place is not None:
-            place.show(painter.picture(pipeline.latent(step.clean, grid)[0]))
+            place.show(painter.picture(pipeline.latent(step.clean, grids[step.clean.shape[1]])[0]))
         progress.step()
 
     try:
@@ -269,6 +287,11 @@ OPTIONS: list[click.Parameter] = [
     click.Option(["--clip-negative"], metavar="TEXT", help="What CLIP reads of it. Default: the same."),
     click.Option(["--cfg"], type=float, default=1.0, help="True guidance, two passes a step; 1 is off."),
     click.Option(["--cfg-interval"], metavar="START:END", help="Shares of the way between which --cfg works: 0:0.8."),
+    click.Option(["--nag"], type=float, default=1.0, help="How far from --negative to go, in one pass; 1: off."),
+    click.Option(["--nag-tau"], type=float, default=2.5, help="With --nag: the most that a token may grow."),
+    click.Option(["--nag-alpha"], type=float, default=0.25, help="With --nag: the share of what it makes."),
+    click.Option(["--region", "regions"], metavar="MASK:PROMPT", multiple=True, help=options.REGION_HELP),
+    click.Option(["--raw"], is_flag=True, help="Pictures that look less made, where the model has them."),
     click.Option(["--seed"], type=options.Seed(), default=0, show_default=True, help="A whole number, or `random`."),
     click.Option(["--count"], type=int, default=1, show_default=True, help="Pictures, their seeds in a row."),
     click.Option(["--sampler"], default="euler", show_default=True, metavar="NAME", help=SAMPLERS),

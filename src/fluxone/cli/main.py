@@ -24,6 +24,7 @@ from fluxone.errors import FluxoneError, UserError, pick
 
 COMMANDS = {
     "generate": "fluxone.cli.generate",
+    "ultra": "fluxone.cli.ultra",
     "edit": "fluxone.cli.edit",
     "fill": "fluxone.cli.fill",
     "expand": "fluxone.cli.expand",

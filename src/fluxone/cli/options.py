@@ -11,7 +11,7 @@ import click
 from fluxone.errors import BadFile, BadRequest, pick
 from fluxone.geometry import Resolution
 from fluxone.recipe import COMPATS, DTYPES, OFFLOADS, QUANTS
-from fluxone.request import EMPHASES
+from fluxone.request import EMPHASES, Region
 from fluxone.variants import VARIANTS, Kind
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ QUANT_HELP = f"{', '.join(QUANTS)}: the transformer's blocks in fewer bits."
 OFFLOAD_HELP = f"{', '.join(OFFLOADS)}: what may wait outside the device."
 COMPAT_HELP = f"{', '.join(COMPATS)}: whose rounding and padding to follow."
 EMPHASIS_HELP = f"{', '.join(EMPHASES)}: whether (red:1.3) weighs words; auto where a bracket has a number."
+REGION_HELP = "Words for where the mask is white, besides the prompt; repeat."
 MODEL_HELP = "A name, a hub id, a file or a folder."
 
 
@@ -119,6 +120,38 @@ def read_interval(text: str | None, option: str = "--cfg-interval") -> tuple[flo
         return float(start), float(end)
     except ValueError:
         raise BadRequest(f"{option} is {text!r}", hint="write START:END, e.g. 0.1:0.8") from None
+
+
+def read_region(text: str) -> Region:
+    """`MASK:PROMPT` as a region; `MASK:STRENGTH:PROMPT` says how strongly it holds.
+
+    Raises:
+        BadRequest: there is no colon after the mask.
+        BadFile: there is no such mask.
+    """
+    parts = text.split(":")
+    split = next((i for i in range(1, len(parts)) if Path(":".join(parts[:i])).is_file()), 1)
+    mask, words = ":".join(parts[:split]), parts[split:]
+    if not words:
+        raise BadRequest(f"--region is {text!r}", hint="write MASK:PROMPT, e.g. left.png:'a red car'")
+    strength = 1.0
+    if len(words) > 1 and words[0].replace(".", "", 1).isdecimal():
+        strength, words = float(words[0]), words[1:]
+    return Region(mask=read_mask(mask), prompt=":".join(words), strength=strength)
+
+
+def raw_model(name: str) -> str:
+    """The model that draws in place of a row of the table for `--raw`; any other name as it is.
+
+    Raises:
+        BadRequest: the row has no raw pictures.
+    """
+    if name not in VARIANTS:
+        return name
+    if not VARIANTS[name].raw:
+        rows = [row.name for row in VARIANTS.values() if row.raw]
+        raise BadRequest(f"{name} has no raw pictures", hint=f"models that do: {', '.join(rows)}")
+    return VARIANTS[name].raw
 
 
 def read_image(path: str) -> Image:

@@ -30,6 +30,7 @@ EQUAL, DIFFERENT = 0, 1
 @click.option("--image-prompt", "image_prompts", metavar="IMAGE", multiple=True, help="One it varies; give all.")
 @click.option("--redux", metavar="FILE", help="Where that which makes words of images lies now, if it is a file.")
 @click.option("--siglip", metavar="FILE", help="Its SigLIP, where it comes without.")
+@click.option("--region", "regions", metavar="MASK", multiple=True, help="The mask of a region; give all, in order.")
 @click.option("--lora", "loras", metavar="FILE[:SCALE]", multiple=True, help="Its adapters where they lie now, all.")
 @click.option("--model", metavar="NAME", help="In place of the one that the record names.")
 @click.option("--tolerance", type=click.IntRange(0, 255), default=0, show_default=True, help="Difference that is fine.")
@@ -46,6 +47,7 @@ def command(
     image_prompts: tuple[str, ...],
     redux: str | None,
     siglip: str | None,
+    regions: tuple[str, ...],
     loras: tuple[str, ...],
     controlnets: tuple[str, ...],
     control_images: tuple[str, ...],
@@ -79,6 +81,7 @@ def command(
     }
     several = {"references": references, "hints": control_images, "looks": ip_images, "image_prompts": image_prompts}
     pictures: dict[str, Any] = {role: [options.read_image(file) for file in files] for role, files in several.items()}
+    pictures["regions"] = [options.read_mask(file) for file in regions]
     request = provenance.request_of(path, **given, **pictures)
     name = model or entry.source or entry.model
     from fluxone.assembly import assemble

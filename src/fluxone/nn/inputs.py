@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from fluxone.nn.mixing import Mixing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +22,7 @@ class Inputs:
         ids: positions of the picture's own tokens, float32.
         channels: tokens put beside the picture's on the channel axis (Fill, control).
         reference: tokens put after the picture's (Kontext), with their positions; the output is cut to L.
+        more: text after the prompt's that not all may see, and `mixing`, who sees what.
     """
 
     txt: Float[Tensor, "B T D"]
@@ -28,3 +32,10 @@ class Inputs:
     channels: Float[Tensor, "B L K"] | None = None
     reference: Float[Tensor, "B R C"] | None = None
     reference_ids: Float[Tensor, "R 3"] | None = None
+    more: Float[Tensor, "B M D"] | None = None
+    mixing: Mixing | None = None
+
+    @property
+    def words(self) -> Float[Tensor, "B W D"]:
+        """All text that the network is given."""
+        return self.txt if self.more is None else torch.cat((self.txt, self.more), dim=1)

@@ -20,6 +20,7 @@ from torch import Tensor
 from fluxone.nn import tokens
 from fluxone.nn.controlnet import ControlNet
 from fluxone.nn.inputs import Inputs
+from fluxone.nn.mixing import attending
 from fluxone.nn.rope import Rotation, rotation
 from fluxone.nn.transformer import Flux, Modulation
 from fluxone.sampling.samplers import State, Velocity
@@ -90,13 +91,14 @@ class Bound:
     def shape(self) -> tuple[object, ...]:
         """Equal where pictures can be given to the network side by side; positions are compared by `together`."""
         inputs = self.inputs
-        tensors = (inputs.txt, inputs.ids, inputs.channels, inputs.reference)
-        return (inputs.txt.dtype, *(None if tensor is None else tensor.shape[1:] for tensor in tensors))
+        tensors = (inputs.txt, inputs.ids, inputs.channels, inputs.reference, inputs.more)
+        shapes = (None if tensor is None else tensor.shape[1:] for tensor in tensors)
+        return (inputs.txt.dtype, id(inputs.mixing), *shapes)
 
 
 def bind(model: Flux, inputs: Inputs, tables: Tables) -> Bound:
     """Compute the rotation of all positions, which do not change along a walk."""
-    ids = [tokens.text_ids(inputs.txt.shape[1]), inputs.ids.cpu()]
+    ids = [tokens.text_ids(inputs.words.shape[1]), inputs.ids.cpu()]
     if inputs.reference_ids is not None:
         ids.append(inputs.reference_ids.cpu())
     # Angles need float64, which not every device has; and so they are the same on all of them.
@@ -130,7 +132,9 @@ def together(model: Flux, asked: Sequence[tuple[Bound, State, float]]) -> list[S
     if reference:
         img = torch.cat((img, _cat(reference)), dim=1)
     rows = [bound.tables.at(sigma) for bound, _, sigma in asked]
-    out = model.predict(img, _cat([bound.inputs.txt for bound in bounds]), bounds[0].pe, _side_by_side(rows))
+    txt, mixing = _cat([bound.inputs.words for bound in bounds]), bounds[0].inputs.mixing
+    with attending(model, mixing, asked[0][2], txt.shape[1] + img.shape[1], img.device):
+        out = model.predict(img, txt, bounds[0].pe, _side_by_side(rows))
     parts = out[:, : states[0].shape[1]].split([len(x) for x in states])
     return [part.to(x.dtype) for part, x in zip(parts, states, strict=True)]
 

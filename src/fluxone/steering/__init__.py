@@ -292,8 +292,9 @@ class Steering:
                 stack.enter_context(self.using(f"controlnet {name}"))
             guides = [self._guide(hint, bounds[0], rounding, walk.guidance) for hint in steer.hints]
             sides = [self._looking(steer.looks, negative=side > 0) for side in range(len(bounds))]
-            inside = Walk(self.transformer, guides, walk.sigmas, bounds[0].inputs.txt.shape[1])
-            yield [inside.steered(v, side) for v, side in zip(plain, sides, strict=True)]
+            inside = Walk(self.transformer, guides, walk.sigmas)
+            words = [bound.inputs.words.shape[1] for bound in bounds]
+            yield [inside.steered(v, side, text) for v, side, text in zip(plain, sides, words, strict=True)]
 
     @torch.inference_mode()
     def _guide(self, hint: Hint, bound: Bound, rounding: Rounding, guidance: float) -> Guide:

@@ -33,18 +33,18 @@ class Guide:
 class Walk:
     """What steers one walk; residuals are kept until the place or the noise level changes."""
 
-    def __init__(self, model: Flux, guides: list[Guide], sigmas: Sequence[float], text: int) -> None:
-        self.model, self.guides, self.sigmas, self.text = model, guides, sigmas, text
+    def __init__(self, model: Flux, guides: list[Guide], sigmas: Sequence[float]) -> None:
+        self.model, self.guides, self.sigmas = model, guides, sigmas
         self._last: tuple[State, float, list[Residuals]] | None = None
 
-    def steered(self, velocity: Velocity, looks: list[Looking]) -> Velocity:
-        """The velocity with everything added inside the network for the time of a call."""
+    def steered(self, velocity: Velocity, looks: list[Looking], text: int) -> Velocity:
+        """The velocity with everything added inside the network for the time of a call; `text` counts its tokens."""
 
         @torch.inference_mode()
         def at(x: State, sigma: float) -> State:
             with ExitStack() as stack:
                 if residuals := self._residuals(x, sigma):
-                    stack.enter_context(added(self.model, residuals, self.text))
+                    stack.enter_context(added(self.model, residuals, text))
                 if looks:
                     stack.enter_context(looking(self.model, looks))
                 return velocity(x, sigma)

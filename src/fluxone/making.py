@@ -1,0 +1,94 @@
+"""Resolved requests' pictures: batch by batch, pass by pass, decoded and finished, and how long each part took."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from fluxone import pixels as px
+from fluxone.errors import BadRequest
+from fluxone.job import Job, clock, stack
+from fluxone.lora.adapters import Adapters
+from fluxone.lora.course import along
+from fluxone.lora.wearing import differing
+from fluxone.prompts import each
+from fluxone.request import MAX_SEED, Request, Result
+from fluxone.sampling.guidance import true_guidance
+from fluxone.sampling.samplers import Step, Velocity
+from fluxone.sampling.tiles import anchored, tiled
+from fluxone.ultra import TILED
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from fluxone.pipeline import Pipeline
+
+
+def make(pipeline: Pipeline, request: Request, *, on_step: Callable[[Step], None] | None, batch: int) -> Result:
+    """Make the pictures of a resolved request; see `Pipeline.__call__`."""
+    ones = each(request)
+    request = ones[0] if len(ones) == 1 else request
+    seeds = [(request.seed + i) % (MAX_SEED + 1) for i in range(request.count)]
+    images: list[Image] = []
+    seconds = {"text": 0.0, "steps": 0.0, "decode": 0.0}
+    for start in range(0, request.count, batch):
+        part = replace(request, seed=seeds[start], count=min(batch, request.count - start))
+        with clock(seconds, "text"):
+            job = pipeline.prepare(part)
+        with clock(seconds, "steps"):
+            x = job.x
+            for step in pipeline.walk(job):
+                if on_step is not None:
+                    on_step(step)
+                x = step.x
+        with clock(seconds, "decode"):
+            drawn = px.to_images(px.unit(pipeline.decode(x, pipeline.grid(part), tiled=part.ultra in TILED)))
+            images += [pipeline.finish(image, request) for image in drawn]
+    prompts = [one.prompt for one in ones]
+    return Result(images=images, request=request, seeds=seeds, prompts=prompts, seconds=seconds)
+
+
+
+def velocity_of(job: Job, velocities: Sequence[Velocity], adapters: Adapters) -> Velocity:
+    """The velocity that a job is walked by.
+
+    Args:
+        velocities: of the network with the prompt, then with the negative one if there is one; of a tile each, if the
+            job has tiles.
+    """
+    v = velocities[0]
+    if len(velocities) > 1:
+        v = true_guidance(v, velocities[1], scale=job.cfg, sigmas=job.sigmas, interval=job.cfg_interval)
+    v = along(adapters, v, job.sigmas, differing(job.scales))
+    if job.tile is not None:
+        v = tiled(v, job.grid, job.tile, job.sigmas, job.mixing.look if job.mixing else lambda kept: None)
+    return v if job.anchor is None else anchored(v, job.anchor, job.grid)
+
+
+def make_together(pipeline: Pipeline, requests: Sequence[Request]) -> list[Result]:
+    """Make the pictures of several resolved requests in one batch; see `Pipeline.together`."""
+    seconds = {"text": 0.0, "steps": 0.0, "decode": 0.0}
+    if any(request.ultra is not None for request in requests):
+        raise BadRequest("an ultra picture is in a batch with others", hint="make it by itself")
+    with clock(seconds, "text"):
+        job = stack([pipeline.prepare(request) for request in requests])
+    with clock(seconds, "steps"):
+        x = job.x
+        for step in pipeline.walk(job):
+            x = step.x
+    with clock(seconds, "decode"):
+        drawn = iter(px.to_images(px.unit(pipeline.decode(x, job.grid))))
+    results = []
+    for request in requests:
+        ones = each(request)
+        results.append(
+            Result(
+                images=[pipeline.finish(next(drawn), request) for _ in ones],
+                request=ones[0] if len(ones) == 1 else request,
+                seeds=[(request.seed + i) % (MAX_SEED + 1) for i in range(request.count)],
+                prompts=[one.prompt for one in ones],
+                seconds=seconds,
+            )
+        )
+    return results
