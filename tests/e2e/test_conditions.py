@@ -97,8 +97,8 @@ def test_edits_in_a_row_replay(fluxone: Fluxone, tiny: Path, files: Path) -> Non
 
 def test_vary_and_replay(fluxone: Fluxone, tiny: Path, files: Path) -> None:
     redux = write(files / "redux")
-    line = ("vary", "one.png", "two.png", "a fox", "--weights", "1,0.5", "--strength", 0.8, "--model", tiny)
-    fluxone(*line, "--redux", redux, *QUICK)
+    line = ("vary", "one.png", "two.png", "a fox", "--weights", "1,0.5", "--strength", 0.8, "--size", "64x48")
+    fluxone(*line, "--model", tiny, "--redux", redux, *QUICK)
     given = ("--image-prompt", "one.png", "--image-prompt", "two.png", "--json")
     assert "takes no image prompt" in fluxone("replay", "out.png", *given, code=2).stderr
     assert json.loads(fluxone("replay", "out.png", *given, "--redux", redux).stdout)["equal"]
