@@ -82,7 +82,7 @@ def row_of(flux: FluxShape, kind: Kind | None = None, pipeline: str = "") -> Var
     Args:
         pipeline: diffusers' class for the model, or empty.
     """
-    rows = list(VARIANTS.values())
+    rows = [row for row in VARIANTS.values() if not row.base]
     told = [row for row in rows if row.takes and row.pipeline == pipeline and row.wide is kind]
     same = [known for known in rows if known.shape == flux]
     alike = [known for known in rows if kind is not None and kind in known.takes]

@@ -13,7 +13,9 @@ import torch
 
 from fluxone.errors import BadFile
 from fluxone.nn.transformer import Flux
+from fluxone.variants import DEV, MINI, VARIANTS
 from fluxone.weights.formats import FORMATS
+from fluxone.weights.identify import row_of
 from fluxone.weights.inspect import inspect
 from fluxone.weights.save import in_format, save_file
 from unit.weights import tiny
@@ -134,3 +136,10 @@ def test_torch_is_never_imported(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "ComfyUI all-in-one file" in done.stdout
+
+
+def test_a_folder_of_the_minis_shape_is_a_mini() -> None:
+    """Rows that only add to a model (a LoRA, Redux) are never what a folder's index speaks for."""
+    assert row_of(MINI.shape, None, MINI.pipeline) == MINI
+    assert row_of(DEV.shape, None, DEV.pipeline) == DEV
+    assert all(not row_of(row.shape, row.wide, row.pipeline).base for row in VARIANTS.values())
