@@ -31,9 +31,11 @@ from fluxone.request import Request
 from fluxone.shapes import AutoEncoderShape, ClipShape, FluxShape, T5Shape
 from fluxone.text.tokenizers import load_tokenizer
 from fluxone.variants import DEV, MINI
+from fluxone.weights.convert import convert
 from fluxone.weights.formats import FORMATS
 from fluxone.weights.inspect import inspect
 from fluxone.weights.keymap import TRANSFORMER
+from fluxone.weights.layouts import wanted
 from fluxone.weights.load import load_bundle
 from fluxone.weights.save import in_format, save_file, save_folder
 
@@ -223,11 +225,17 @@ def kinds(work: Path) -> list[Kind]:
     for name, module in networks.items():
         whole |= in_format(module.state_dict(), FORMATS[f"comfy {name}"])
     save_file(work / "whole.safetensors", whole, metadata={})
+    convert(str(work / "folder"), work / "scaled.safetensors", wanted("comfy", "float8_e4m3fn", scaled=True))
     split = dict(apart)
     files = {"flux1-x": "bfl transformer", "ae": "bfl autoencoder", "t5xxl_fp16": "t5", "clip_l": "clip"}
     for (file, form), module in zip(files.items(), networks.values(), strict=True):
         save_file(work / "one.safetensors", in_format(module.state_dict(), FORMATS[form]), metadata={"a": "b"})
         split[f"{file}.safetensors"] = (work / "one.safetensors").read_bytes()
+    blocks = dict(split)
+    for name, part in (("flux1-x", "transformer"), ("t5xxl_fp16", "t5")):
+        convert(str(work / "folder"), work / f"{name}.gguf", wanted("gguf"), part=part)
+        del blocks[f"{name}.safetensors"]
+        blocks[f"{name}.gguf"] = (work / f"{name}.gguf").read_bytes()
     request = Request(prompt="a red fox", seed=3, steps=4, guidance=3.0, sigmas=(1.0, 0.5))
     entry = provenance.record(request, model="mini", source="mini", hashes={"transformer": "sha256:0"}, recipe=Recipe())
     pictures = {}
@@ -247,6 +255,13 @@ def kinds(work: Path) -> list[Kind]:
             "whole.safetensors",
         ),
         Kind("split", split, _open_model, "flux1-x.safetensors"),
+        Kind(
+            "scaled",
+            {"whole.safetensors": (work / "scaled.safetensors").read_bytes(), **apart},
+            _open_model,
+            "whole.safetensors",
+        ),
+        Kind("gguf", blocks, _open_model, "flux1-x.gguf"),
         Kind("peft", peft, _open_lora, "adapter_model.safetensors"),
         *(Kind(f"lora {style}", {"x.safetensors": data}, _open_lora, "x.safetensors") for style, data in loras.items()),
         *(Kind(f"picture {name}", {name: data}, _open_picture, name) for name, data in pictures.items()),

@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fluxone.errors import BadRequest, BadWeights, CannotWrite, FluxoneError, UnknownName
+from fluxone.lora.base import Base
+from fluxone.lora.merge import merge
 from fluxone.nn.transformer import Flux
 from fluxone.recipe import Recipe
 from fluxone.weights import convert as module
@@ -162,6 +164,16 @@ def test_packed_weights_become_plain_ones(folder: Path, tmp_path: Path) -> None:
     usual = go(tmp_path / "q.gguf", tmp_path / "usual.safetensors", "bfl")
     assert load_file(usual.path)["double_blocks.0.img_attn.qkv.weight"].dtype == torch.bfloat16
     assert load_file(usual.path)["img_in.weight"].dtype == torch.float32
+
+
+def test_packed_weights_are_measured_and_not_merged_into(folder: Path, tmp_path: Path) -> None:
+    path = go(folder, tmp_path / "q.gguf", "gguf", "Q8_0").path
+    base = Base(str(path))
+    name = "double_blocks.0.img_attn.qkv.weight"
+    torch.testing.assert_close(base.read("transformer", name), numbers(path)[name])
+    with pytest.raises(BadWeights, match="holds packed numbers; make them plain first: fluxone models convert"):
+        merge(str(path), [], tmp_path / "merged.gguf")
+    assert os.listdir(tmp_path) == ["q.gguf"]
 
 
 def test_parts_from_elsewhere_come_along(folder: Path, tmp_path: Path) -> None:
