@@ -70,6 +70,7 @@ PACKAGES = {
     "uvicorn": 5,
     "tqdm": 5,
     "matplotlib": 5,
+    "rapidocr": 5,
     "click": 6,
 }
 EXEMPT = {SRC / "__init__.py"}  # names the public classes of all floors, as text and for type checkers

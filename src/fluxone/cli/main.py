@@ -35,6 +35,7 @@ COMMANDS = {
     "replay": "fluxone.cli.replay",
     "serve": "fluxone.cli.serve",
     "train": "fluxone.cli.train",
+    "evaluate": "fluxone.cli.evaluate",
 }
 
 NO_MEMORY = "can't allocate memory"  # how torch says it of the CPU

@@ -1,0 +1,88 @@
+"""The shipped judge on rendered truth: nearly always right, and never about another scene's picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("resvg_py", reason="the storybook extra is not installed")
+
+from fluxone import storybook
+from fluxone.evaluate.judge import Judge, shipped, spelt
+from fluxone.evaluate.suites import SUITES, prompts
+from fluxone.evaluate.verdict import judged
+from fluxone.storybook import WORLDS, Scene
+
+COUNT = 12
+SCORED = [name for name in SUITES if set(SUITES[name].kinds) & set(WORLDS["mini"].kinds)]
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return shipped()
+
+
+@pytest.fixture(scope="module")
+def asked() -> dict[str, list[Scene]]:
+    """Held-out scenes of each suite that the mini's world has."""
+    return {name: [p.scene for p in prompts(SUITES[name], WORLDS["mini"], COUNT)] for name in SCORED}
+
+
+@pytest.fixture(scope="module")
+def drawn(asked: dict[str, list[Scene]]) -> dict[str, list[np.ndarray]]:
+    return {name: [storybook.render(scene, 128) for scene in row] for name, row in asked.items()}
+
+
+def right(name: str, scene: Scene, judge: Judge, picture: np.ndarray) -> bool:
+    parts = judged(scene, judge.look([picture])[0]).parts
+    return all(parts[part] for part in SUITES[name].parts)
+
+
+def test_it_is_right_about_the_truth(
+    judge: Judge, asked: dict[str, list[Scene]], drawn: dict[str, list[np.ndarray]]
+) -> None:
+    pairs = [(name, *pair) for name in SCORED for pair in zip(asked[name], drawn[name], strict=True)]
+    wrong = [(name, scene.caption) for name, scene, picture in pairs if not right(name, scene, judge, picture)]
+    assert len(wrong) <= 0.02 * len(pairs), wrong
+
+
+def test_it_fails_every_picture_of_another_scene(
+    judge: Judge, asked: dict[str, list[Scene]], drawn: dict[str, list[np.ndarray]]
+) -> None:
+    for name in SCORED:
+        row = list(zip(asked[name], drawn[name], strict=True))
+        for (scene, _), (other, picture) in zip(row, row[1:] + row[:1], strict=True):
+            if other.key == scene.key and other.stage != scene.stage and "stage" not in SUITES[name].parts:
+                continue
+            assert not right(name, scene, judge, picture), (name, scene.caption)
+
+
+def test_it_fails_what_is_no_picture(judge: Judge, asked: dict[str, list[Scene]]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    for picture in (np.zeros((128, 128, 3), np.uint8), np.full((128, 128, 3), 200, np.uint8), noise):
+        for name in SCORED:
+            assert not right(name, asked[name][0], judge, picture)
+
+
+def test_a_mirrored_pair_is_wrong(
+    judge: Judge, asked: dict[str, list[Scene]], drawn: dict[str, list[np.ndarray]]
+) -> None:
+    mirrored = 0
+    for scene, picture in zip(asked["relations"], drawn["relations"], strict=True):
+        if scene.kind == "side":
+            seen = judge.look([picture[:, ::-1].copy()])[0]
+            assert not judged(scene, seen).parts["places"], scene.caption
+            mirrored += 1
+    assert mirrored > 3
+
+
+def test_any_size_is_looked_at(judge: Judge, asked: dict[str, list[Scene]]) -> None:
+    scene = asked["objects"][0]
+    large = Image.fromarray(storybook.render(scene, 320))
+    assert all(judged(scene, judge.look([large])[0]).parts[part] for part in SUITES["objects"].parts)
+
+
+def test_runs_of_a_letter_are_one_letter_and_gaps_part_them() -> None:
+    assert spelt([0, 1, 1, 0, 2, 2, 2, 0, 2, 0]) == "abb"
+    assert spelt([]) == ""
