@@ -195,6 +195,7 @@ REDUX = replace(
     repo=f"{BFL}-Redux-dev",
     file="flux1-redux-dev.safetensors",
     takes=(Kind.PROMPT,),
+    raw="",
     base="dev",
     steps=50,
     guidance=2.5,

@@ -14,7 +14,7 @@ from fluxone.geometry import Resolution
 from fluxone.pipeline import Pipeline
 from fluxone.request import Region, Request
 from fluxone.sampling.schedule import Shift, shift_mu
-from fluxone.variants import DEV, FILL, KREA, MINI
+from fluxone.variants import DEV, FILL, KREA, MINI, VARIANTS
 from unit.test_regions import half
 from unit.tiny import pipeline
 
@@ -83,3 +83,6 @@ def test_raw_asks_the_row() -> None:
     assert Request(raw=True).resolve(MINI).guidance == MINI.raw_guidance < MINI.guidance
     with pytest.raises(BadRequest, match="fill has no raw pictures; models that do: mini, dev, krea"):
         Request(raw=True).resolve(FILL)
+    for row in VARIANTS.values():
+        if row.raw:
+            assert VARIANTS[row.raw].raw == row.raw and VARIANTS[row.raw].takes == row.takes
