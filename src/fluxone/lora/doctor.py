@@ -87,9 +87,10 @@ class Report:
         top = max(self.blocks.values(), default=0.0) or 1.0
         lines.append("  change of each block" + (", relative to its weights" if self.relative else ", norm"))
         wide = max((len(name) for name in self.blocks), default=0)
-        return lines + [
-            f"    {name:{wide}}  {value:10.4g}  {'#' * round(BAR * value / top)}" for name, value in self.blocks.items()
-        ]
+        bars = {
+            name: round(BAR * value / top) if math.isfinite(value / top) else 0 for name, value in self.blocks.items()
+        }
+        return lines + [f"    {name:{wide}}  {value:10.4g}  {'#' * bars[name]}" for name, value in self.blocks.items()]
 
 
 def inspect(source: str | Path, *, base: str | None = None) -> Report:

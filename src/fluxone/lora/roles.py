@@ -179,6 +179,10 @@ def _kronecker(left: Roles, scale: _Scale) -> Kronecker | None:
     for role in [role for role in left if role.startswith("lokr_")]:
         left.pop(role)
     flat: dict[str, Any] = {word: _matrix(tensor, scale.module) for word, tensor in sides.items() if tensor is not None}
+    for word in ("one", "two"):
+        if f"{word}_a" in flat:
+            pair = flat[f"{word}_a"], flat[f"{word}_b"]
+            _check_chain(scale.module, pair[0].shape[1] == pair[1].shape[0], *pair)
     if core is not None:
         return Kronecker(scale=scale(core.shape[0]), **flat)
     factor = Kronecker(**flat)
@@ -186,14 +190,24 @@ def _kronecker(left: Roles, scale: _Scale) -> Kronecker | None:
 
 
 def _hadamard(left: Roles, scale: _Scale) -> Factor:
-    up1, down1, up2, down2 = (left.pop(f"hada_w{i}_{side}") for i in (1, 2) for side in "ab")
+    up1, down1, up2, down2 = (_matrix(left.pop(f"hada_w{i}_{side}"), scale.module) for i in (1, 2) for side in "ab")
     rank = down1.shape[0]
     if "hada_t1" in left and "hada_t2" in left:
         first = _tucker(left.pop("hada_t1"), down1, up1, scale.module)
-        return Full(value=first * _tucker(left.pop("hada_t2"), down2, up2, scale.module), scale=scale(rank))
-    names = ("up1", "down1", "up2", "down2")
-    tensors = (_matrix(tensor, scale.module) for tensor in (up1, down1, up2, down2))
-    return Hadamard(scale=scale(rank), **dict(zip(names, tensors, strict=True)))
+        second = _tucker(left.pop("hada_t2"), down2, up2, scale.module)
+        _check_chain(scale.module, first.shape == second.shape, first, second)
+        return Full(value=first * second, scale=scale(rank))
+    fits = up1.shape[1] == rank and up2.shape[1] == down2.shape[0]
+    fits = fits and (up1.shape[0], down1.shape[1]) == (up2.shape[0], down2.shape[1])
+    _check_chain(scale.module, fits, up1, down1, up2, down2)
+    return Hadamard(scale=scale(rank), up1=up1, down1=down1, up2=up2, down2=down2)
+
+
+def _check_chain(module: str, fits: bool, *tensors: Tensor) -> None:
+    """Refuse factors whose product there is not."""
+    if not fits:
+        shapes = " and ".join(str(list(tensor.shape)) for tensor in tensors)
+        raise BadWeights(f"{module}: factors of shapes {shapes} do not multiply", hint="get the file again")
 
 
 def _tucker(core: Tensor, b: Tensor | None, a: Tensor | None, module: str) -> Tensor:
