@@ -91,7 +91,7 @@ def test_the_row_that_is_named_gives_the_defaults(folder: Path) -> None:
         ({"torch_dtype": torch.int8}, UnknownName, "no dtype is called 'int8'"),
         ({"torch_dtype": "bfloat"}, UnknownName, "did you mean 'bfloat16'"),
         ({"device": "tpu"}, BadRequest, "device is 'tpu'"),
-        ({"quant": "nf4"}, BadRequest, "does not quantize"),
+        ({"quant": "nf5"}, UnknownName, "did you mean 'nf4'"),
         ({"offload": "disc"}, UnknownName, "no offload is called 'disc'"),
         ({"attention": "flash9"}, UnknownName, "no attention backend"),
         ({"variant": "devv"}, UnknownName, "did you mean 'dev'"),

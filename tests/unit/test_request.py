@@ -24,6 +24,7 @@ def test_a_request_takes_what_it_leaves_open_from_the_row(name: str) -> None:
         steps=row.steps,
         guidance=row.guidance,
         strength=row.strength,
+        ultra_strength=row.detail,
         schedule="shifted" if row.shifted else "linear",
         text_tokens=row.text_tokens,
     )
@@ -32,7 +33,9 @@ def test_a_request_takes_what_it_leaves_open_from_the_row(name: str) -> None:
 
 def test_what_is_asked_for_stays() -> None:
     size = Resolution(height=64, width=48)
-    own = Request(steps=7, guidance=0.0, schedule="beta", text_tokens=64, resolution=size, strength=0.3)
+    own = Request(
+        steps=7, guidance=0.0, schedule="beta", text_tokens=64, resolution=size, strength=0.3, ultra_strength=0.1
+    )
     assert own.resolve(DEV) == own
     assert Request(sigmas=(1.0, 0.5)).resolve(DEV).steps == 2
     assert Request().resolve(replace(SCHNELL, shift=3.0)).schedule == "fixed"

@@ -70,7 +70,7 @@ class Tokenizer:
         for row in self._rows(prompts, special=False):
             cut.append(max(len(row.ids) - room, 0))
             row.truncate(room, direction="left" if self.cut_left else "right")
-            ids = self.backend.post_process(row).ids[:length]
+            ids = self._completed(row).ids[:length]
             padding = [self.pad] * (length - len(ids))
             rows.append(padding + ids if self.pad_left else ids + padding)
         return Ids(ids=torch.tensor(rows, dtype=torch.int64).reshape(len(rows), length), cut=tuple(cut))
@@ -79,7 +79,7 @@ class Tokenizer:
         """Return where in the prompt each id of `fit` comes from: its first character and the one after its last."""
         row = self.backend.encode(prompt, add_special_tokens=False)
         row.truncate(max(length - self.special, 0))
-        return list(self.backend.post_process(row).offsets[:length])
+        return list(self._completed(row).offsets[:length])
 
     def encode(self, prompts: Sequence[str], length: int) -> Int[Tensor, "B T"]:
         """Return the ids of `fit` alone."""
@@ -89,6 +89,11 @@ class Tokenizer:
         with _telling("the tokenizer cannot read the prompt"):
             rows: list[Encoding] = self.backend.encode_batch(list(prompts), add_special_tokens=special)
             return rows
+
+    def _completed(self, row: Encoding) -> Encoding:
+        """The row with its special tokens."""
+        with _telling("the tokenizer names special tokens that it lacks"):
+            return self.backend.post_process(row)
 
 
 def load_tokenizer(source: str | Path) -> Tokenizer:
