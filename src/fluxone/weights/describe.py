@@ -14,8 +14,8 @@ from fluxone.nn.autoencoder import AutoEncoder
 from fluxone.nn.clip import ClipTextEncoder
 from fluxone.nn.t5 import T5Encoder
 from fluxone.nn.transformer import Flux
-from fluxone.shapes import AutoEncoderShape
-from fluxone.variants import Variant
+from fluxone.shapes import AutoEncoderShape, FluxShape
+from fluxone.variants import VARIANTS, Variant
 from fluxone.weights import configs, identify, sizes
 from fluxone.weights.keymap import AUTOENCODER, CLIP, T5, TRANSFORMER
 from fluxone.weights.locate import Source
@@ -90,6 +90,10 @@ class Described:
         part = self.found.parts[name]
         if part.config is None and identify.noted(part, name) is None:
             return True
+        flux = self.shapes.get(TRANSFORMER)
+        known = flux is not None and (flux.axes == FluxShape().axes or flux in (row.shape for row in VARIANTS.values()))
+        if name == TRANSFORMER and not known:
+            return False  # its rotary axes would be a guess
         try:
             return bool(READERS[name][1](identify.native_shapes_of(part), part.place) == self.shapes[name])
         except BadWeights:

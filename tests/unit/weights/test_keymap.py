@@ -144,8 +144,8 @@ def test_t5s_embedding_goes_by_either_name(names: tuple[str, ...]) -> None:
 
 
 def test_packed_numbers_are_told() -> None:
-    assert packing(["a.weight", "a.scale_weight"]) == ("fp8 with a scale for each layer", "a.scale_weight")
-    assert packing(["scaled_fp8"]) is not None
+    assert packing(["a.weight", "a.qweight"]) == ("Nunchaku's or another 4-bit quantization", "a.qweight")
+    assert packing(["scaled_fp8"]) is None, "a marker says only that scales may follow"
     assert packing(["img_in.weight", "img_attn.norm.query_norm.scale"]) is None
 
 
