@@ -72,8 +72,8 @@ class StepObjective(FlowObjective):
         return SCHEDULES["linear"](steps, self.side**2, DEV_SHIFT)
 
     def sheet(self) -> Image:
-        """Pictures of held-out prompts in as many steps as there are windows."""
-        return self._sheet(WINDOWS)
+        """Pictures of held-out prompts in as many steps as there are windows, told what was distilled."""
+        return self._sheet(WINDOWS, guidance=TOLD)
 
 
 def unguided(flux: Flux, told: float) -> Flux:
