@@ -12,13 +12,16 @@ from random import Random
 from fluxone.storybook.library import CAPITALS, drawing, lettering
 from fluxone.storybook.objects import OBJECTS
 from fluxone.storybook.people import SKINS, STYLES
+from fluxone.storybook.props import LEADING
 from fluxone.storybook.render import reach
 from fluxone.storybook.spec import Item, Person, Relation, Sign, Sprite, Thing
+from fluxone.storybook.texts import broken
 from fluxone.storybook.words import invented, lettered
 from fluxone.storybook.worlds import World
 
 COLOURED = 0.6  # share of the tintable things drawn in another colour than their own
-COLOURED_SIGNS = ("banner", "neon sign")
+COLOURED_SIGNS = ("banner", "neon sign", "book cover", "poster")
+LARGEST, LARGEST_OF_TWO, COVER = 24.0, 17.0, 52.0  # em of one line and of two; a book's width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,21 +104,38 @@ def word(r: Random, world: World) -> str:
 def lettered_sign(r: Random, world: World, kind: str, text: str, y: float, foot: float) -> Sign:
     """A sign of the kind, as wide as its text needs, in a font that can show the case of the text."""
     font = r.choice([name for name in world.fonts if text.isupper() or name not in CAPITALS])
-    em = min(24.0, 72.0 / lettering(text, font).width)
-    width = max(lettering(text, font).width * em + 10, 38.0)
+    breaks = broken(r, text) if " " in text else 0
+    wide = across(text, font, breaks)
+    cover = kind == "book cover"
+    tallest = LARGEST if not breaks else LARGEST_OF_TWO
+    em = min(tallest, (COVER if cover else 72.0) / wide)
+    height = (2 * LEADING - 0.05 if breaks else 0.95) * max(em, 16.0 if not breaks else 12.0) + 7
+    width = max(wide * em + 10, 38.0)
     colour = r.choice([c for c in world.colours if c != "black"]) if kind in COLOURED_SIGNS else ""
+    at = 50 + r.uniform(-2, 2)
+    if cover:
+        width = max(width + 2, 40.0)
+        height = max(height + 14, width * 1.15)
+        y = foot - height / 2
     return Sign(
         kind=kind,
         text=text,
         font=font,
         colour=colour,
-        x=50 + r.uniform(-2, 2),
+        x=at,
         y=y,
         width=width,
-        height=max(em, 16.0) * 0.95 + 7,
+        height=height,
         em=em,
         foot=foot,
+        breaks=breaks,
     )
+
+
+def across(text: str, font: str, breaks: int) -> float:
+    """How wide the text is in em, the wider of its lines."""
+    parts = (text[:breaks], text[breaks + 1 :]) if breaks else (text,)
+    return max(lettering(part, font).width for part in parts)
 
 
 def someone(r: Random, world: World, x: float, height: float) -> Person:

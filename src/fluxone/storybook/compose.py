@@ -6,17 +6,21 @@ All numbers are picture units (0..100). Places jitter little, so that "left" loo
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from random import Random
 
 from fluxone.storybook.arrange import front, hiding, inside, reading, table, tree, two
-from fluxone.storybook.cast import Draft, choose, figure, lettered_sign, place, someone, thing, word
+from fluxone.storybook.cast import Draft, Pick, choose, figure, lettered_sign, place, someone, thing, word
+from fluxone.storybook.gather import between, company, holding, saying, sizes, three
 from fluxone.storybook.objects import OBJECTS
 from fluxone.storybook.render import reach
 from fluxone.storybook.spec import Relation, Sprite, Thing
+from fluxone.storybook.texts import text as worded
 from fluxone.storybook.worlds import World
 
 LEFT, RIGHT = 27.0, 73.0  # where the two of a pair stand
 FLOOR = 84.0  # where a lone thing stands
+SMALL, BIG = 21.0, 74.0  # longest sides of a lone thing that is called small or big
 WIDEST = 40.0  # of one of a pair, so that the two never touch
 
 
@@ -24,8 +28,19 @@ def one(r: Random, world: World) -> Draft:
     """One object, large, in the middle."""
     pick = choose(r, world, world.objects)
     foot = r.uniform(62, 66) if OBJECTS[pick.name].floats else FLOOR + r.uniform(-2, 2)
+    if world.sized and r.random() < world.sized:
+        return _sized(r, world, pick, foot)
     item = place(r, pick, 50 + r.uniform(-6, 6), foot, 46)
     return Draft(items=(item,), things=(thing(world, pick, (item,), 0),), key=("one", pick.label()))
+
+
+def _sized(r: Random, world: World, pick: Pick, foot: float) -> Draft:
+    """One object that is smaller or larger than usual."""
+    small = r.random() < 0.5
+    own = OBJECTS[pick.name].size
+    item = place(r, pick, 50 + r.uniform(-6, 6), foot if small else foot + 6, (SMALL if small else BIG) / own, widest=82)
+    fact = replace(thing(world, pick, (item,), 0), details=(("size", "small" if small else "big"),))
+    return Draft(items=(item,), things=(fact,), key=("one", pick.label()))
 
 
 def side(r: Random, world: World) -> Draft:
@@ -96,12 +111,13 @@ def count(r: Random, world: World) -> Draft:
 
 def sign(r: Random, world: World) -> Draft:
     """A word on a sign, alone or with an object that stands by it."""
-    text, kind = word(r, world), r.choice(world.signs)
+    text = worded(r, world) if world.fluent else word(r, world)
+    kind = r.choice(world.signs)
     hung = kind in ("banner", "speech bubble")
     board = lettered_sign(r, world, kind, text, (26 if hung else 34) + r.uniform(-2, 2), 86 + r.uniform(-1, 1))
     fact = Thing(name=kind, colour=board.colour, box=reach(board), items=(0,), text=text)
     key = ("sign", text.lower())
-    if kind != "speech bubble" and r.random() < 0.5:
+    if kind == "book cover" or (kind != "speech bubble" and r.random() < 0.5):
         return Draft(items=(board,), things=(fact,), texts=(text,), key=key)
     speaks = kind == "speech bubble"
     names = [n for n in world.grounded() if OBJECTS[n].animal or not speaks]
@@ -148,4 +164,10 @@ KINDS: dict[str, Maker] = {
     "table": table,
     "inside": inside,
     "hiding": hiding,
+    "three": three,
+    "company": company,
+    "holding": holding,
+    "saying": saying,
+    "between": between,
+    "sizes": sizes,
 }

@@ -5,26 +5,31 @@ Everything that the instruction does not name keeps its place, so the difference
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from random import Random
 
-from fluxone.storybook.captions import article, caption
-from fluxone.storybook.cast import Pick, figure, place, thing, word
-from fluxone.storybook.library import lettering
+from fluxone.storybook import reshape
+from fluxone.storybook.captions import LONGEST, caption, length
+from fluxone.storybook.cast import LARGEST, LARGEST_OF_TWO, Pick, across, figure, place, thing, word
+from fluxone.storybook.gather import NARROW
+from fluxone.storybook.library import CAPITALS, lettering
+from fluxone.storybook.nouns import AN, article
 from fluxone.storybook.objects import OBJECTS
+from fluxone.storybook.props import LEADING
 from fluxone.storybook.rig import POSES
 from fluxone.storybook.spec import Book, Crate, Item, Person, Scene, Sign, Sprite, Table, Thing
 from fluxone.storybook.stages import STAGES
 from fluxone.storybook.styles import STYLES
+from fluxone.storybook.texts import broken
+from fluxone.storybook.texts import text as worded
 from fluxone.storybook.wordings import INSTRUCTIONS
 from fluxone.storybook.worlds import WORLDS, World
 
 Edited = tuple[Scene, dict[str, str]]  # the new scene, and what fills the instruction's gaps
 Editor = Callable[[Random, Scene, World], Edited | None]
-AN = re.compile(r"\ba (?=[aeiou])")
-SMALLEST_EM = 14.0  # a new word must fit the old sign at a size that can be read
+SMALLEST_EM, SMALLEST = 14.0, 9.5  # a new word, or a phrase, must fit the old sign at a size that can be read
+DRAWS = 40  # texts tried
 
 
 def _called(t: Thing) -> str:
@@ -46,7 +51,7 @@ def _swapped(scene: Scene, old: Thing, new: Thing, items: dict[int, Item], key: 
 def _renamed(key: tuple[Hashable, ...], old: str, new: str) -> tuple[Hashable, ...]:
     """The combination with one part exchanged; parts without an order stay sorted."""
     parts = [new if part == old else part for part in key]
-    if parts[1] == "next to":
+    if parts[:2] == ["pair", "next to"] or parts[0] == "between":
         parts[2:] = sorted(map(str, parts[2:]))
     return tuple(parts)
 
@@ -97,7 +102,7 @@ def _tintable(item: Item) -> bool:
 
 def _stage(r: Random, scene: Scene, world: World) -> Edited:
     """Another place around the same things."""
-    name = _other(r, world.stages, scene.stage)
+    name = _other(r, world.stages, scene.stage, scene.style)
     row = STAGES[name]
     moved = replace(scene, stage=name, facts=replace(scene.facts, stage=name))
     return moved, {"place": row.place, "stage": r.choice(row.phrases)}
@@ -105,7 +110,7 @@ def _stage(r: Random, scene: Scene, world: World) -> Edited:
 
 def _style(r: Random, scene: Scene, world: World) -> Edited | None:
     """The same picture in another style."""
-    options = [name for name in world.styles if name != scene.style]
+    options = [name for name in world.styles if name not in (scene.style, scene.stage)]
     if not options:
         return None
     name = r.choice(options)
@@ -119,22 +124,46 @@ def _text(r: Random, scene: Scene, world: World) -> Edited | None:
         return None
     sign = scene.items[old.items[0]]
     assert isinstance(sign, Sign)
+    lettered = _rewritten(r, sign, world) if world.fluent else _reworded(r, sign, world)
+    if lettered is None:
+        return None
+    key = ("sign", lettered.text.lower())
+    changed = _swapped(scene, old, replace(old, text=lettered.text), {old.items[0]: lettered}, key)
+    return changed, {"old": old.text, "new": lettered.text, "thing": old.name}
+
+
+def _reworded(r: Random, sign: Sign, world: World) -> Sign | None:
+    """The sign with another word, in its font and no larger."""
     room = sign.width - 10
-    drawn = (word(r, world) for _ in range(40))
-    cased = (w.upper() if old.text.isupper() else w for w in drawn)  # some fonts have capitals only
+    drawn = (word(r, world) for _ in range(DRAWS))
+    cased = (w.upper() if sign.text.isupper() else w for w in drawn)  # some fonts have capitals only
     fitting = (w for w in cased if room / lettering(w, sign.font).width > SMALLEST_EM)
-    text = next((w for w in fitting if w != old.text), None)
+    text = next((w for w in fitting if w != sign.text), None)
     if text is None:
         return None
-    em = min(sign.em, room / lettering(text, sign.font).width)
-    lettered = replace(sign, text=text, em=em)
-    changed = _swapped(scene, old, replace(old, text=text), {old.items[0]: lettered}, ("sign", text.lower()))
-    return changed, {"old": old.text, "new": text, "thing": old.name}
+    return replace(sign, text=text, em=min(sign.em, room / lettering(text, sign.font).width))
+
+
+def _rewritten(r: Random, sign: Sign, world: World) -> Sign | None:
+    """The sign with another text in one line or two, as large as it fits."""
+    room, high = sign.width - (12 if sign.kind == "book cover" else 10), sign.height - 6
+    for _ in range(DRAWS):
+        text = worded(r, world)
+        text = text.upper() if sign.font in CAPITALS else text
+        breaks = broken(r, text)
+        em = min(
+            LARGEST_OF_TWO if breaks else LARGEST,
+            room / across(text, sign.font, breaks),
+            high / (2 * LEADING - 0.05 if breaks else 0.95),
+        )
+        if text != sign.text and em > SMALLEST:
+            return replace(sign, text=text, breaks=breaks, em=em)
+    return None
 
 
 def _swap(r: Random, scene: Scene, world: World) -> Edited | None:
     """Another object in the place of one."""
-    if scene.kind not in ("one", "side", "stack", "sign"):
+    if scene.kind not in ("one", "side", "stack", "sign", "company"):
         return None
     able = [t for t in scene.facts.things if isinstance(scene.items[t.items[0]], Sprite)]
     if not able:
@@ -165,7 +194,13 @@ def _lone_person(scene: Scene) -> Person | None:
 def _changed(scene: Scene, world: World, new: Person) -> Scene:
     index = next(i for i, item in enumerate(scene.items) if isinstance(item, Person))
     old = next(t for t in scene.facts.things if index in t.items)
-    key = ("person", new.who, new.hair, new.shirt, new.pose)
+    match scene.kind:
+        case "person":
+            key: tuple[Hashable, ...] = ("person", new.who, new.hair, new.shirt, new.pose)
+        case "company" | "holding":
+            key = (scene.kind, new.who, new.hair, new.shirt, scene.key[-1])
+        case _:
+            key = scene.key
     return _swapped(scene, old, figure(new, world, index), {index: new}, key)
 
 
@@ -185,16 +220,18 @@ def _hair(r: Random, scene: Scene, world: World) -> Edited | None:
 
 
 def _pose(r: Random, scene: Scene, world: World) -> Edited | None:
-    if (p := _lone_person(scene)) is None:
+    p = _lone_person(scene)
+    if p is None or p.pose == "holding":
         return None
-    pose = _other(r, world.poses, p.pose)
+    beside = scene.kind != "person"
+    pose = _other(r, [name for name in world.poses if not beside or name in NARROW], p.pose)
     gaps = {"thing": p.who, "pose": r.choice(POSES[pose].phrases)}
     return _changed(scene, world, replace(p, pose=pose)), gaps
 
 
 def _wear(r: Random, scene: Scene, world: World) -> Edited | None:
     p = _lone_person(scene)
-    if p is None or not world.outfits or (p.hat and p.glasses):
+    if p is None or not world.outfits or (p.hat and p.glasses) or scene.kind == "saying":
         return None
     if p.hat or (not p.glasses and r.random() < 0.3):
         return _changed(scene, world, replace(p, glasses=True)), {"thing": p.who, "other": "glasses"}
@@ -224,8 +261,17 @@ EDITS: dict[str, Editor] = {
     "pose": _pose,
     "wear": _wear,
     "bare": _bare,
+    "add": reshape.add,
+    "remove": reshape.remove,
+    "count": reshape.count,
+    "move": reshape.move,
+    "exchange": reshape.exchange,
+    "size": reshape.size,
 }
-WEIGHTS = {"text": 3.0, "colour": 2.0, "pose": 2.0, "stage": 0.7, "style": 0.5}  # of those that a scene allows
+WEIGHTS = {  # of those that a scene allows
+    "text": 3.0, "colour": 2.0, "pose": 2.0, "stage": 0.7, "style": 0.5, "add": 0.9, "remove": 1.2, "move": 0.6,
+    "size": 0.6,
+}  # fmt: skip
 
 
 def edit(scene: Scene, seed: int, *, world: World = WORLDS["full"]) -> tuple[Scene, str]:
@@ -234,11 +280,17 @@ def edit(scene: Scene, seed: int, *, world: World = WORLDS["full"]) -> tuple[Sce
     The new scene's key is that of its own combination: a trainer that must not see held-out combinations asks
     `held_out` about both.
     """
+    return named(scene, seed, world=world)[1:]
+
+
+def named(scene: Scene, seed: int, *, world: World = WORLDS["full"]) -> tuple[str, Scene, str]:
+    """As `edit`, with the row of `EDITS` that made the change before the two."""
     r = Random(seed)
-    for name in sorted(EDITS, key=lambda name: r.random() ** (1 / WEIGHTS.get(name, 1.0)), reverse=True):
+    for name in sorted(world.edits, key=lambda name: r.random() ** (1 / WEIGHTS.get(name, 1.0)), reverse=True):
         found = EDITS[name](r, scene, world)
         if found is not None:
             changed, gaps = found
-            said = r.choice(INSTRUCTIONS[name]).format(**gaps)
-            return replace(changed, caption=caption(changed, r)), AN.sub("an ", said)
+            options = [text.format(**gaps) for text in INSTRUCTIONS[name]]
+            said = r.choice([text for text in options if not world.fluent or length(text) <= LONGEST])
+            return name, replace(changed, caption=caption(changed, r)), AN.sub("an ", said)
     raise AssertionError("every scene has a stage that can be changed")

@@ -19,7 +19,6 @@ from fluxone.storybook.worlds import World
 HELD_OUT = 0.05  # share of the combinations that training never sees
 TRIES = 1 << 10  # seeds kept for an index; a scene of the wrong side of the hold-out is drawn again
 VALIDATION = 1 << 50  # seeds from here on are never trained on
-STYLED = 0.125  # share of the scenes in a style, in worlds that have any
 HORIZONS = (59.0, 61.0, 63.0)
 
 
@@ -39,9 +38,11 @@ def scene(seed: int, world: World) -> Scene:
         horizon=r.choice(HORIZONS),
         facts=facts,
         key=draft.key,
+        fluent=world.fluent,
     )
-    if world.styles and r.random() < STYLED:
-        bare = replace(bare, style=r.choice(world.styles))
+    if world.styles and r.random() < world.styled:
+        style = r.choice(world.styles)
+        bare = replace(bare, style="" if style == stage else style)  # moonlight adds nothing to a night
     if not world.mirrored:
         items = (replace(item, flip=False) if isinstance(item, Sprite) else item for item in bare.items)
         bare = replace(bare, items=tuple(items))

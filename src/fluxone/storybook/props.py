@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from fluxone.storybook.canvas import Canvas
 from fluxone.storybook.colours import PALETTE, mix, shade
 from fluxone.storybook.spec import Book, Crate, Peek, Sign, Table
 
 Painter = Callable[[Canvas, Sign], None]
+LEADING = 0.98  # em from line to line
 
 
 def _edges(s: Sign) -> tuple[float, float]:
     return s.x - s.width / 2, s.y - s.height / 2
 
 
+def lines(s: Sign) -> tuple[tuple[str, float], ...]:
+    """The sign's one or two lines with the height, in picture units, that each is centred on."""
+    if not s.breaks:
+        return ((s.text, s.y),)
+    half = LEADING * s.em / 2
+    return (s.text[: s.breaks], s.y - half), (s.text[s.breaks + 1 :], s.y + half)
+
+
 def _letter(c: Canvas, s: Sign, ink: str) -> None:
     """The sign's text, a little higher when letters reach below the line."""
     lift = 0.09 * s.em if set(s.text) & set("gjpqy") else 0.0
-    c.text(s.text, s.font, s.x, s.y - lift, s.em, ink)
+    for text, y in lines(s):
+        c.text(text, s.font, s.x, y - lift, s.em, ink)
 
 
 def _wooden(c: Canvas, s: Sign) -> None:
@@ -78,13 +89,41 @@ def _neon(c: Canvas, s: Sign) -> None:
     _letter(c, s, mix(glow, "#ffffff", 0.35))
 
 
+def _cover(c: Canvas, s: Sign) -> None:
+    x, y = _edges(s)
+    fill = PALETTE[s.colour]
+    c.rect(x + 3, y + 2, s.width, s.height, shade(fill, -0.18), round=1.5)
+    c.rect(x + 2, y + 1.2, s.width - 0.6, s.height - 0.2, "#fffaf0", round=1)
+    c.rect(x, y, s.width, s.height, fill, round=1.5)
+    c.rect(x, y, 4, s.height, shade(fill, -0.1), round=1.5)
+    ink = "#3d3248" if s.colour in PALE else "#ffffff"
+    for down in (5.0, s.height - 6.2):
+        c.rect(x + 8, y + down, s.width - 12, 1.2, mix(fill, ink, 0.6))
+    _letter(c, replace(s, x=s.x + 2), ink)
+
+
+def _poster(c: Canvas, s: Sign) -> None:
+    x, y = _edges(s)
+    fill = PALETTE[s.colour]
+    c.rect(x, y - 2, s.width, s.height + 4, "#fffdf6", round=0.6)
+    c.rect(x + 1.6, y - 0.4, s.width - 3.2, s.height + 0.8, mix(fill, "#ffffff", 0.72), round=0.4)
+    for down in (y - 0.4, y + s.height - 1.2):
+        c.rect(x + 1.6, down, s.width - 3.2, 1.6, fill)
+    for side in (-1, 1):
+        c.rect(s.x + side * (s.width / 2 - 3) - 3, y - 3.6, 6, 3, "#e9d9a4")
+    _letter(c, s, shade(fill, -0.38) if s.colour in PALE else shade(fill, -0.22))
+
+
 SIGNS: dict[str, Painter] = {
     "wooden sign": _wooden,
     "banner": _banner,
     "speech bubble": _bubble,
     "chalkboard": _chalkboard,
     "neon sign": _neon,
+    "book cover": _cover,
+    "poster": _poster,
 }
+PALE = ("white", "yellow")
 
 
 def draw_sign(c: Canvas, s: Sign) -> None:
@@ -175,6 +214,16 @@ def _pointed(c: Canvas, p: Peek, side: int) -> None:
         )
 
 
+def _tufted(c: Canvas, p: Peek, side: int) -> None:
+    """Taller than a cat's, with dark tips and white fur inside."""
+    x, fill = p.x + side * 10.5, PALETTE[p.colour]
+    outer = ((x - side * 8, p.rim + 3), (x + side * 4.5, p.rim - 26), (x + side * 9, p.rim + 3))
+    c.poly(outer, fill, round=2)
+    c.poly(((x - side * 4, p.rim + 3), (x + side * 3, p.rim - 14), (x + side * 6.5, p.rim + 3)), "#fffaf0", round=1.6)
+    c.poly(((x + side * 0.3, p.rim - 17.5), (x + side * 4.5, p.rim - 26), (x + side * 6.2, p.rim - 17.5)),
+           "#4a3640" if p.colour != "black" else "#fffaf0", round=2)  # fmt: skip
+
+
 def _floppy(c: Canvas, p: Peek, side: int) -> None:
     fill = PALETTE[p.colour]
     c.oval(p.x + side * 9, p.rim - 5, 5.5, 11, fill)
@@ -193,7 +242,7 @@ def _rounded(c: Canvas, p: Peek, side: int) -> None:
 
 EARS: dict[str, Callable[[Canvas, Peek, int], None]] = {
     "cat": _pointed,
-    "fox": _pointed,
+    "fox": _tufted,
     "dog": _floppy,
     "rabbit": _long,
     "mouse": _rounded,

@@ -7,16 +7,16 @@ Refuses to know how a scene was made.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from functools import singledispatch
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from fluxone.errors import MissingExtra, pick
+from fluxone.errors import pick
 from fluxone.storybook.canvas import SPAN, Canvas
+from fluxone.storybook.engines import ENGINES
+from fluxone.storybook.light import moonlit, photograph
 from fluxone.storybook.objects import OBJECTS
 from fluxone.storybook.people import draw_person
 from fluxone.storybook.props import draw_book, draw_crate, draw_peek, draw_sign, draw_table
@@ -25,7 +25,6 @@ from fluxone.storybook.spec import Book, Box, Crate, Item, Peek, Person, Scene, 
 from fluxone.storybook.stages import STAGES, paint
 from fluxone.storybook.styles import STYLES, Style
 
-PLAIN = Style(phrases=())
 PLAIN = Style(phrases=())
 FAR, FLOOR_FAR, FLOOR_NEAR, AIR, NEAREST = 16, 30, 150, 120, 250  # grey levels of the depth picture
 STEP = 14  # between a box's front, what is in it, and its back
@@ -74,13 +73,16 @@ def _foot(item: Item) -> tuple[float, float, float]:
             return item.x, item.foot, item.width * 0.55
         case Sign(kind="wooden sign"):
             return item.x, item.foot, 6.0
+        case Sign(kind="book cover"):
+            return item.x, item.foot, item.width * 0.5
         case Sign(kind="chalkboard"):
             return item.x, item.foot - 1, item.width * 0.4
         case _:
             return 0.0, 0.0, 0.0
 
 
-def _colour(scene: Scene) -> str:
+def _backdrop(scene: Scene) -> str:
+    """The stage with the shadows of what stands on it."""
     c = Canvas()
     paint(c, scene.stage, scene.stage_seed, scene.horizon)
     dark = STAGES[scene.stage].shadow
@@ -88,13 +90,21 @@ def _colour(scene: Scene) -> str:
         x, y, half = _foot(item)
         if half:
             c.soft(x, y - 0.4, half, 2.6, dark, 0.25)
-    style = STYLES.get(scene.style, PLAIN)
-    parts = [style.around(c.body)]
+    return c.body
+
+
+def _things(scene: Scene, style: Style) -> str:
+    parts = []
     for item in scene.items:
         one = Canvas()
         draw(item, one)
         parts.append(style.thing(one.body))
     return "".join(parts)
+
+
+def _colour(scene: Scene) -> str:
+    style = STYLES.get(scene.style, PLAIN)
+    return style.around(_backdrop(scene)) + _things(scene, style)
 
 
 def _nearness(scene: Scene) -> list[int]:
@@ -105,16 +115,19 @@ def _nearness(scene: Scene) -> list[int]:
         return round(AIR + (NEAREST - AIR) * min(max((foot - scene.horizon) / deep, 0.0), 1.0))
 
     holder = max((standing(i.foot) for i in scene.items if isinstance(i, Table | Crate)), default=AIR)
+    hand = max((standing(i.foot) for i in scene.items if isinstance(i, Person)), default=AIR)
     levels = []
     for item in scene.items:
         match item:
             case Crate(part="back"):
                 level = standing(item.foot) - 2 * STEP
+            case Sprite(held=True):
+                level = min(hand + STEP // 2, NEAREST)
             case Peek():
                 level = holder - STEP
             case Sprite(shadow=False) if not OBJECTS[item.name].floats:
                 level = holder - STEP
-            case Sprite(shadow=False) | Sign(kind="banner" | "speech bubble" | "neon sign"):
+            case Sprite(shadow=False) | Sign(kind="banner" | "speech bubble" | "neon sign" | "poster"):
                 level = AIR
             case _:
                 level = standing(item.foot)
@@ -160,26 +173,33 @@ def _grey(level: int) -> str:
 MODES: dict[str, Callable[[Scene], str]] = {"rgb": _colour, "depth": _depth, "labels": _labels, "pose": _pose}
 
 
-def svg(scene: Scene, size: int, mode: str = "rgb") -> str:
-    """The scene as one self-contained SVG of `size` x `size` px."""
-    body = pick(MODES, mode, "storybook mode")(scene)
-    crisp = ' shape-rendering="crispEdges"' if mode == "labels" else ""
+def _framed(body: str, size: int, crisp: bool = False) -> str:
+    edges = ' shape-rendering="crispEdges"' if crisp else ""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{size}" height="{size}"'
-        f' viewBox="0 0 {SPAN:g} {SPAN:g}"{crisp}>{body}</svg>'
+        f' viewBox="0 0 {SPAN:g} {SPAN:g}"{edges}>{body}</svg>'
     )
 
 
-def render(scene: Scene, size: int, *, mode: str = "rgb") -> NDArray[np.uint8]:
+def svg(scene: Scene, size: int, mode: str = "rgb") -> str:
+    """The scene as one self-contained SVG of `size` x `size` px; the light of a style comes after, in `render`."""
+    return _framed(pick(MODES, mode, "storybook mode")(scene), size, crisp=mode == "labels")
+
+
+def render(scene: Scene, size: int, *, mode: str = "rgb", engine: str = "resvg") -> NDArray[np.uint8]:
     """The picture, uint8 (H, W, 3); for `labels` (H, W), where k owns to `items[k - 1]` and 0 to nothing.
 
-    Raises: MissingExtra without resvg_py; UnknownName for a mode that is not in `MODES`.
+    Args:
+        engine: row of `engines.ENGINES`; `resvg` is what tests and figures are made with.
+
+    Raises: MissingExtra without the engine's package; UnknownName for a mode or engine that is in no table.
     """
-    try:
-        import resvg_py
-    except ImportError as error:
-        raise MissingExtra("storybook", "drawing storybook scenes needs the resvg_py package") from error
-    png = resvg_py.svg_to_bytes(svg_string=svg(scene, size, mode), skip_system_fonts=True)
-    image = Image.open(io.BytesIO(bytes(png))).convert("RGB")
-    pixels = np.asarray(image, dtype=np.uint8)
-    return pixels[..., 0].copy() if mode == "labels" else pixels.copy()
+    drawn = pick(ENGINES, engine, "storybook engine")
+    if mode == "labels":
+        return drawn(svg(scene, size, mode), size)[..., 0].copy()
+    light = STYLES.get(scene.style, PLAIN).light if mode == "rgb" else ""
+    if light == "photo":
+        backdrop = drawn(_framed(_backdrop(scene), size), size)[..., :3]
+        return photograph(backdrop, drawn(_framed(_things(scene, PLAIN), size), size), scene.seed)
+    pixels = drawn(svg(scene, size, mode), size)[..., :3]
+    return moonlit(pixels) if light == "moon" else pixels.copy()

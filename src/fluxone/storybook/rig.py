@@ -56,6 +56,7 @@ POSES: dict[str, Pose] = {
     "posing": Pose(
         phrases=("with hands on hips",), left_arm=(50, -42), right_arm=(50, -42), left_leg=(10, 10), right_leg=(10, 10)
     ),
+    "holding": Pose(phrases=("standing",), right_arm=(48, 128), left_arm=(18, 10)),  # only with a thing in the hand
 }
 
 BONES: tuple[tuple[str, str, str], ...] = (

@@ -20,6 +20,7 @@ class Sprite:
     size: float
     flip: bool = False
     shadow: bool = True
+    held: bool = False  # in a hand: as near as who holds it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,7 @@ class Sign:
     height: float
     em: float
     foot: float = 90.0
+    breaks: int = 0  # index of the space at which the second line starts; 0 is one line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,11 +128,12 @@ class Thing:
 
 @dataclass(frozen=True, kw_only=True)
 class Relation:
-    """`things[subject]` is `name` of `things[other]`."""
+    """`things[subject]` is `name` of `things[other]`, and of `things[third]` where it takes three."""
 
     name: str
     subject: int
     other: int
+    third: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,3 +160,4 @@ class Scene:
     key: tuple[Hashable, ...]
     style: str = ""  # a row of styles.STYLES, or as drawn
     caption: str = ""
+    fluent: bool = False  # whether captions may use the synonyms and wordings of idioms.py

@@ -17,6 +17,7 @@ class Style:
     contour: str = ""  # colour of a line around things; none when empty
     width: float = 0.7  # of that line, in picture units
     colours: Matrix = ()  # over the whole picture; none when empty
+    light: str = ""  # what light.py does to the pixels in the end: moon or photo
 
     def thing(self, body: str) -> str:
         """One thing in the style's colours, with its contour."""
@@ -48,16 +49,24 @@ class Style:
         )
 
 
-def _grey(gain: float, lift: float, tint: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Matrix:
-    """Lightness only, scaled, lifted and tinted."""
-    rows = [(*(weight * gain * t for weight in (0.3, 0.59, 0.11)), 0.0, lift * t) for t in tint]
+def _pale(gain: float, lift: float, kept: float) -> Matrix:
+    """Scaled and lifted towards white, with `kept` of the colourfulness."""
+    weights = (0.3, 0.59, 0.11)
+    rows = [
+        (*(gain * (w * (1 - kept) + kept * (i == k)) for k, w in enumerate(weights)), 0.0, lift) for i in range(3)
+    ]
     return (*rows[0], *rows[1], *rows[2], 0, 0, 0, 1, 0)
 
 
 STYLES: dict[str, Style] = {
     "sketch": Style(
-        phrases=("as a pencil sketch", "in sketch style"), contour="#45454d", width=0.5, colours=_grey(0.5, 0.49)
+        phrases=("as a pencil sketch", "in sketch style", "drawn with pencils"),
+        contour="#45454d",
+        width=0.5,
+        colours=_pale(0.5, 0.42, 0.52),
     ),
     "comic": Style(phrases=("in comic style", "as a comic"), contour="#1d1a26", width=0.8),
     "sticker": Style(phrases=("in sticker style", "as stickers"), contour="#ffffff", width=1.6),
+    "night": Style(phrases=("by moonlight", "in moonlight", "in dark night lighting"), light="moon"),
+    "photo": Style(phrases=("as a photo", "photographic", "as a photograph", "photo"), light="photo"),
 }

@@ -124,7 +124,7 @@ RELATIONS: dict[str, tuple[str, ...]] = {
 
 # Which relations a kind of scene can have, beyond those that every world may speak of.
 COMMON = ("left of", "next to", "above", "under", "saying")
-SPOKEN: dict[str, tuple[str, ...]] = {
+SPOKEN: dict[str, tuple[str, ...]] = {  # those of fluent worlds stand in idioms.py
     "reading": ("reading", "shaded by"),
     "tree": ("shaded by",),
     "front": ("in front of",),
@@ -223,5 +223,37 @@ INSTRUCTIONS: dict[str, tuple[str, ...]] = {
     "bare": (
         "remove the {other}",
         "take off the {other}",
+    ),
+    "add": (
+        "add {other} on the {side}",
+        "put {other} on the {side}",
+        "add {other} to the {side} of the {thing}",
+        "place {other} to the {side} of the {thing}",
+    ),
+    "remove": (
+        "remove the {thing}",
+        "take the {thing} away",
+        "delete the {thing}",
+    ),
+    "count": (
+        "make it {number}",
+        "show {number}",
+        "there should be {number}",
+        "change it to {number}",
+    ),
+    "move": (
+        "move the {thing} to the {side}",
+        "put the {thing} on the {side}",
+        "move the {thing} to the {side} side",
+    ),
+    "exchange": (
+        "swap the {thing} and the {other}",
+        "move the {thing} to the other side of the {other}",
+        "let the {thing} and the {other} change places",
+        "put the {thing} on the {side} of the {other}",
+    ),
+    "size": (
+        "make the {thing} {size}",
+        "show the {thing} {size}",
     ),
 }

@@ -9,8 +9,10 @@ from fluxone.storybook.colours import PALETTE
 from fluxone.storybook.library import FONTS
 from fluxone.storybook.objects import OBJECTS
 from fluxone.storybook.stages import STAGES
-from fluxone.storybook.styles import STYLES
 from fluxone.storybook.words import WORDS
+
+BASIC = ("colour", "stage", "style", "text", "swap", "shirt", "hair", "pose", "wear", "bare")
+EVERY = (*BASIC, "add", "remove", "count", "move", "exchange", "size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +31,15 @@ class World:
     people: tuple[str, ...] = ("boy", "girl")
     hair: tuple[str, ...] = ("black", "brown", "blond", "red")
     poses: tuple[str, ...] = ("standing", "waving", "jumping")
-    styles: tuple[str, ...] = ()  # rows of styles.STYLES, for one scene in eight
+    styles: tuple[str, ...] = ()  # rows of styles.STYLES; a name may stand several times
+    styled: float = 0.125  # share of the scenes that have one of them
     mirrored: bool = True  # whether things look either way, or all as they are drawn
     outfits: bool = False  # whether trousers, skirts, hats and glasses vary and are spoken of
+    phrases: float = 0.0  # share of the signs with two to four words on them
+    numbers: float = 0.0  # share of the signs with a number
+    sized: float = 0.0  # share of the lone things that are small or big, and called so
+    fluent: bool = False  # whether captions use the wordings and synonyms of idioms.py
+    edits: tuple[str, ...] = BASIC  # rows of edits.EDITS
 
     def floating(self) -> tuple[str, ...]:
         """The objects that are drawn in the air."""
@@ -130,29 +138,42 @@ WORLDS: dict[str, World] = {
     "first": FIRST,
     "mini": MINI,
     "full": World(
-        objects=tuple(OBJECTS),
+        objects=tuple(name for name in OBJECTS if name != "cherry"),  # drawn as two: nobody could count them
         colours=tuple(PALETTE),
         stages=tuple(STAGES),
         kinds={
-            "one": 0.13,
-            "side": 0.16,
-            "stack": 0.06,
-            "count": 0.1,
+            "one": 0.11,
+            "side": 0.13,
+            "stack": 0.045,
+            "count": 0.09,
             "sign": 0.18,
-            "person": 0.12,
-            "two": 0.04,
-            "reading": 0.03,
-            "tree": 0.03,
-            "front": 0.04,
-            "table": 0.04,
-            "inside": 0.04,
-            "hiding": 0.03,
+            "person": 0.08,
+            "two": 0.03,
+            "three": 0.015,
+            "company": 0.045,
+            "holding": 0.045,
+            "saying": 0.03,
+            "between": 0.03,
+            "sizes": 0.03,
+            "reading": 0.02,
+            "tree": 0.02,
+            "front": 0.025,
+            "table": 0.025,
+            "inside": 0.025,
+            "hiding": 0.025,
         },
-        signs=("wooden sign", "banner", "speech bubble", "chalkboard", "neon sign"),
+        signs=("wooden sign", "banner", "speech bubble", "chalkboard", "neon sign", "book cover", "poster"),
         people=("boy", "girl", "man", "woman"),
         hair=("black", "brown", "blond", "red", "gray", "pink", "blue"),
         poses=("standing", "waving", "jumping", "walking", "running", "dancing", "pointing", "cheering", "posing"),
-        styles=tuple(STYLES),
+        styles=("sketch", "comic", "sticker", "sketch", "comic", "sticker", "night", "night", "night", *("photo",) * 6),
+        styled=0.2,
         outfits=True,
+        random_words=0.25,
+        phrases=0.35,
+        numbers=0.07,
+        sized=0.12,
+        fluent=True,
+        edits=EVERY,
     ),
 }
