@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from fluxone.storybook.canvas import Canvas
 from fluxone.storybook.colours import PALETTE, mix, shade
@@ -11,6 +10,7 @@ from fluxone.storybook.spec import Book, Crate, Peek, Sign, Table
 
 Painter = Callable[[Canvas, Sign], None]
 LEADING = 0.98  # em from line to line
+SPINE = {"book cover": 2.0}  # how far right of its middle a sign of the kind has its text
 
 
 def _edges(s: Sign) -> tuple[float, float]:
@@ -29,7 +29,7 @@ def _letter(c: Canvas, s: Sign, ink: str) -> None:
     """The sign's text, a little higher when letters reach below the line."""
     lift = 0.09 * s.em if set(s.text) & set("gjpqy") else 0.0
     for text, y in lines(s):
-        c.text(text, s.font, s.x, y - lift, s.em, ink)
+        c.text(text, s.font, s.x + SPINE.get(s.kind, 0.0), y - lift, s.em, ink)
 
 
 def _wooden(c: Canvas, s: Sign) -> None:
@@ -99,7 +99,7 @@ def _cover(c: Canvas, s: Sign) -> None:
     ink = "#3d3248" if s.colour in PALE else "#ffffff"
     for down in (5.0, s.height - 6.2):
         c.rect(x + 8, y + down, s.width - 12, 1.2, mix(fill, ink, 0.6))
-    _letter(c, replace(s, x=s.x + 2), ink)
+    _letter(c, s, ink)
 
 
 def _poster(c: Canvas, s: Sign) -> None:
