@@ -2,8 +2,8 @@
 
     first by priority; then by owner, who is behind with its share; then by the work that is left, least first
 
-So a request of four steps never waits behind one of twenty-eight, whoever came first. Whoever waits gains on those
-that come later, and is never passed for ever. Work is counted in tokens.
+So a request of four steps never waits behind one of twenty-eight, whoever came first. Every few choices are those of
+the task that came first, so that nobody is passed for ever. Work is counted in tokens.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fluxone.errors import FluxoneError
 from fluxone.serve.task import Task
 
 BURST = 64  # steps that one owner may be ahead of another before shares count
-PATIENCE = 0.02  # work of others' that a task lets pass counts so much for its own
+TURN = 8  # every so many choices one goes to the task that came first
 LEAST_WAIT = 1  # s
 
 
@@ -46,8 +46,8 @@ class Line:
         self.limit = limit
         self.waiting: list[Task] = []
         self.changed = threading.Condition()
-        self.work = 0.0  # tokens, all workers' so far
         self.speed = 0.0  # tokens a second, lately, of one worker
+        self._choices = 0
         self._used: dict[str, float] = {}
         self._live: Counter[str] = Counter()
 
@@ -68,7 +68,6 @@ class Line:
                 others = [self._used[name] for name, count in self._live.items() if count and name != owner]
                 self._used[owner] = max(self._used.get(owner, 0.0), min(others, default=0.0))
             self._live[owner] += 1
-            task.put_at_work = self.work
             self.waiting.append(task)
             self.changed.notify_all()
 
@@ -87,21 +86,30 @@ class Line:
 
         def rank(task: Task) -> tuple[float, float, float]:
             ahead = (self._used.get(task.wanted.owner, 0.0) - least) // quantum
-            return -task.wanted.priority, ahead, task.left - PATIENCE * (self.work - task.put_at_work)
+            return -task.wanted.priority, ahead, task.left
 
         return sorted(tasks, key=rank)
+
+    def choose(self, tasks: Collection[Task]) -> list[Task]:
+        """The tasks in order for the next pass of a network; now and then the one that came first is in front."""
+        ordered = self.order(tasks)
+        self._choices += 1
+        if self._choices % TURN or not ordered:
+            return ordered
+        oldest = min(ordered, key=lambda task: (-task.wanted.priority, task.put))
+        return [oldest, *(task for task in ordered if task is not oldest)]
 
     def take(self, tasks: Sequence[Task]) -> None:
         """Begin with these: they wait no more."""
         self.waiting = [task for task in self.waiting if task not in tasks]
 
-    def spent(self, task: Task, seconds: float, batch: int) -> None:
-        """Count one step of a task, of a batch that took so long."""
+    def spent(self, task: Task, tokens: float, seconds: float) -> None:
+        """Count what a task had of a pass of a network: its tokens, and its share of the seconds."""
         with self.changed:
-            self.work += task.size
+            task.spent += tokens
             owner = task.wanted.owner
-            self._used[owner] = self._used.get(owner, 0.0) + task.size
-            now = task.size * batch / max(seconds, 1e-6)
+            self._used[owner] = self._used.get(owner, 0.0) + tokens
+            now = tokens / max(seconds, 1e-6)
             self.speed = now if not self.speed else 0.9 * self.speed + 0.1 * now
 
     def left(self, task: Task) -> None:

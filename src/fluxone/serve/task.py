@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fluxone.sampling.samplers import State
 
 Lora = tuple[str, float]  # file, strength
+LARGER = 8  # times a step of ultra's first pass, one of its second: four times the picture, in tiles that overlap
 
 
 class Cancelled(FluxoneError):
@@ -63,7 +64,7 @@ class Wanted:
         pictures = [getattr(request, name) or () for name in PICTURES]
         sizes = [[one.size for one in (group if isinstance(group, tuple) else (group,))] for group in pictures]
         how = (request.text_tokens, request.layout, request.auto_resize, request.expand, request.frame, str(sizes))
-        return (self.model, self.loras, request.resolution, *how)
+        return (self.model, self.loras, request.resolution, request.ultra, *how)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,8 @@ class Task:
 
     Attributes:
         steps, done: noise levels to go down, and those that are behind it.
-        clean: the picture as the model saw it during the last step, as tokens.
+        spent: work that it has cost so far, in tokens.
+        seen: the picture as the model saw it during the last step, as tokens, with their rows and columns.
         partial: unfinished pictures, decoded.
         drawn, error: one of them when it has ended.
     """
@@ -94,30 +96,33 @@ class Task:
     def __init__(self, wanted: Wanted, watch: Watch = lambda task: None) -> None:
         self.wanted = wanted
         self.watch = watch
-        self.steps = wanted.request.steps or 1
+        self.steps = steps_of(wanted.request)
         self.done = 0
-        self.clean: State | None = None
-        self.grid = (0, 0)
+        self.spent = 0.0
+        self.seen: tuple[State, tuple[int, int]] | None = None
         self.palette: Palette | None = None
         self.partial: list[Image] = []
         self.drawn: Drawn | None = None
         self.error: BaseException | None = None
         self.put = time.monotonic()
-        self.put_at_work = 0.0  # the engine's count of work when it came, set by the line
         self.ended = threading.Event()
         self.cancelled = False
 
     @property
     def size(self) -> float:
-        """Work of a step, in tokens."""
-        resolution = self.wanted.request.resolution or Resolution(height=16, width=16)
-        passes = 2 if self.wanted.request.cfg > 1 else 1
-        return passes * resolution.width * resolution.height / 256
+        """Work of a step, in tokens; of ultra, of a step of its first pass."""
+        request = self.wanted.request
+        resolution = request.resolution or Resolution(height=16, width=16)
+        passes = 2 if request.cfg > 1 else 1
+        return passes * resolution.width * resolution.height / (256 if request.ultra is None else 1024)
 
     @property
     def left(self) -> float:
-        """Work that is left, in tokens."""
-        return self.size * (self.steps - self.done)
+        """Work that is left, in tokens, about."""
+        request = self.wanted.request
+        first = (request.steps or 1) * (1 + len(request.then))
+        second = 0 if request.ultra is None else LARGER * (self.steps - first)
+        return max(1.0, self.size * (first + second) - self.spent)
 
     @property
     def progress(self) -> float:
@@ -128,10 +133,10 @@ class Task:
         """The unfinished picture, one pixel a cell; None before the first step."""
         from fluxone.nn.tokens import unpack
 
-        clean = self.clean
-        if clean is None or self.palette is None:
+        seen = self.seen
+        if seen is None or self.palette is None:
             return None
-        return self.palette.picture(unpack(clean, *self.grid)[0])
+        return self.palette.picture(unpack(seen[0], *seen[1])[0])
 
     def cancel(self) -> None:
         """Ask for it to be given up before its next step."""
@@ -150,6 +155,13 @@ class Task:
         if self.ended.is_set():
             return
         self.drawn, self.error = drawn, error
-        self.clean = None
+        self.seen = None
         self.ended.set()
         self.watch(self)
+
+
+def steps_of(request: Request) -> int:
+    """Noise levels that a resolved request goes down, in all its walks; of a picture to start from, at most."""
+    steps = request.steps or 1
+    again = 0 if request.ultra is None else max(1, round(steps * (request.ultra_strength or 0.0)))
+    return steps * (1 + len(request.then)) + again

@@ -1,9 +1,10 @@
 """A worker: one thread, one device, its models; it draws tasks out of the line and advances them step by step.
 
     round:  order(begun + waiting) -> the first, and with it what can be drawn beside it -> one pass of the network
-            -> a step further each; who is at the end is decoded
+            in a lane -> a step further each; who is at the end is decoded in a lane
 
-Requests join and leave between steps. Only this thread touches the worker's pipelines.
+Requests join and leave between steps. Prompts are read, and walks suspended, in the worker's own thread; what takes
+long runs in its lanes. Those that share a network have the same adapters.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,11 +23,14 @@ from fluxone.errors import FluxoneError
 from fluxone.lora.adapters import Strength
 from fluxone.lora.load import load_lora
 from fluxone.preview import Palette
-from fluxone.request import Request
+from fluxone.provenance import Record
 from fluxone.sampling.samplers import State
+from fluxone.serve.lanes import Came, Lanes
 from fluxone.serve.line import Line
-from fluxone.serve.task import Drawn, Stopped, Task
-from fluxone.serve.walk import Walk, answers
+from fluxone.serve.task import Drawn, Lora, Stopped, Task
+from fluxone.serve.walk import Grid, Walk, answers
+from fluxone.serve.warming import warm
+from fluxone.ultra import TILED, passes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,17 +47,39 @@ class Room:
     """What a worker does at a time.
 
     Attributes:
-        begun: tasks that have begun; more wait, unless they are shorter.
+        begun: tasks that have begun; more wait.
         batch: pictures in one pass of the network.
         tokens: in one pass of the network, unless a picture alone has more.
+        lanes: passes and decodings at a time; 0 does them in the worker's own thread.
+        cores: that the lanes share; None leaves it to torch.
     """
 
     begun: int = 16
     batch: int = 8
     tokens: int = 4096
+    lanes: int = 0
+    cores: int | None = None
 
 
 Report = Callable[[int, float], None]  # pictures in a pass of the network, and seconds that it took
+
+
+@dataclass(kw_only=True)
+class Begun:
+    """A task that has begun. `walk` is None until it is prepared; `record` is of the picture to come."""
+
+    walk: Walk | None = None
+    record: Record | None = None
+    alone: bool = False  # it failed in a batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """A pass of a network that is under way."""
+
+    model: str
+    loras: tuple[Lora, ...]
+    alone: bool
 
 
 class Worker(threading.Thread):
@@ -72,7 +98,10 @@ class Worker(threading.Thread):
         self.pipelines: Mapping[str, Pipeline] = {}
         self.ready = threading.Event()
         self.error: BaseException | None = None
-        self.begun: dict[Task, Walk | None] = {}  # no walk yet: to be prepared
+        self.begun: dict[Task, Begun] = {}
+        self._lanes = Lanes(room.lanes, room.cores, line.changed)
+        self._busy: set[Task] = set()  # in a lane
+        self._passes: list[Pass] = []
         self._palettes: dict[str, Palette] = {}
         self._own: dict[str, dict[str, Strength]] = {}  # adapters that the models were loaded with
         self._stopping = threading.Event()
@@ -92,17 +121,20 @@ class Worker(threading.Thread):
             for name, pipeline in self.pipelines.items():
                 self._palettes[name] = Palette(pipeline)
                 self._own[name] = dict(pipeline.adapters.active)
-                if not any(kind.wide for kind in pipeline.variant.takes):  # those others need pictures
-                    pipeline(Request(steps=1))
+                warm(pipeline)
+            if any(pipeline.on_device.mode != "none" for pipeline in self.pipelines.values()):
+                self._lanes = Lanes(0, None, self.line.changed)  # parts come and go: one use at a time
         except BaseException as error:  # noqa: BLE001 whatever it is, the server is to say it
             self.error = error
             self.ready.set()
             return
         self.ready.set()
         while not self._stopping.is_set() or (self.begun and time.monotonic() < self._drain_until):
-            batch = self._choose()
-            if batch:
+            self._lanes.settle()
+            if batch := self._choose():
                 self._round(batch)
+        self._lanes.close()
+        self._lanes.settle()
         for task in list(self.begun):
             self._end(task, error=Stopped("the server was stopped"))
 
@@ -110,57 +142,93 @@ class Worker(threading.Thread):
         """The tasks of the next pass of the network, those that wait taken out of the line."""
         with self.line.changed:
             self._sweep()
-            room = len(self.begun) < self.room.begun and not self._stopping.is_set()
-            ours = [task for task in self.line.waiting if task.wanted.model in self.pipelines] if room else []
-            ordered = self.line.order([*self.begun, *ours])
-            if not ordered:
+            batch = self._beside() if self._lanes.free else []
+            if not batch and self._lanes.settled:
                 self.line.changed.wait(IDLE)
-                return []
-            first, batch = ordered[0], [ordered[0]]
-            for task in ordered[1:]:
-                fits = len(batch) < self.room.batch and (len(batch) + 1) * first.size <= self.room.tokens
-                if fits and task.wanted.batch_key == first.wanted.batch_key:
-                    batch.append(task)
             fresh = [task for task in batch if task not in self.begun]
             self.line.take(fresh)
-            self.begun.update(dict.fromkeys(fresh))
+            self.begun.update({task: Begun() for task in fresh})
             return batch
+
+    def _beside(self) -> list[Task]:
+        """The first task that can be drawn now, and those that can beside it."""
+        room = len(self.begun) < self.room.begun and not self._stopping.is_set()
+        ours = [task for task in self.line.waiting if task.wanted.model in self.pipelines] if room else []
+        mine = [task for task in self.begun if task not in self._busy]
+        able = [task for task in (*mine, *ours) if self._may(task)]
+        ordered = self.line.choose(able) if able else []
+        batch = ordered[:1]
+        for task in ordered[1:]:
+            fits = len(batch) < self.room.batch and (len(batch) + 1) * batch[0].size <= self.room.tokens
+            if fits and task.wanted.batch_key == batch[0].wanted.batch_key and not self._single(task, batch[0]):
+                batch.append(task)
+        return batch
+
+    def _may(self, task: Task) -> bool:
+        """Whether the network that it needs is free, or used in a way that it can share."""
+        wanted, begun = task.wanted, self.begun.get(task)
+        walk = None if begun is None else begun.walk
+        alone = walk is not None and walk.ask is not None and walk.ask.alone
+        using = [one for one in self._passes if one.model == wanted.model]
+        return all(one.loras == wanted.loras and not one.alone and not alone for one in using)
+
+    def _single(self, *tasks: Task) -> bool:
+        return any(begun.alone for task in tasks if (begun := self.begun.get(task)))
 
     def _sweep(self) -> None:
         for task in [*self.begun, *self.line.waiting]:
-            if error := task.over():
+            if task not in self._busy and (error := task.over()):
                 self._end(task, error=error)
 
     def _round(self, batch: list[Task]) -> None:
         """Prepare those that have just begun, and take all one step further."""
-        for task in [task for task in batch if self.begun[task] is None]:
+        for task in [task for task in batch if self.begun[task].walk is None]:
             with self._blamed(task):
                 self._begin(task)
-        self._advance([task for task in batch if self.begun.get(task)])
+        walks = {
+            begun.walk: task
+            for task in batch
+            if (begun := self.begun.get(task)) and begun.walk and begun.walk.ask and task not in self._busy
+        }
+        if walks:
+            self._advance(walks)
 
-    def _advance(self, tasks: list[Task]) -> None:
-        walks = {walk: task for task in tasks if (walk := self.begun[task]) is not None}
-        if not walks:
-            return
-        began = time.perf_counter()
-        try:
-            self._adapt(tasks[0])
-            answered = answers(list(walks))
-        except Exception as error:  # noqa: BLE001 the worker outlives every request
-            if len(tasks) == 1:
-                return self._fail(tasks[0], error)
-            for task in tasks:  # one of them may be to blame, or all together were too much
-                self._advance([task])
-            return None
-        seconds = time.perf_counter() - began
+    def _advance(self, walks: dict[Walk, Task]) -> None:
+        tasks, first = list(walks.values()), next(iter(walks))
+        alone = first.ask is not None and first.ask.alone
+        now = Pass(model=tasks[0].wanted.model, loras=tasks[0].wanted.loras, alone=alone)
+        if alone and any(one.model == now.model for one in self._passes):
+            return  # it was prepared beside a pass, and waits for its end
+        self._adapt(tasks[0])
+        self._passes.append(now)
+        self._busy.update(tasks)
+
+        def then(came: Came[list[tuple[Walk, State]]]) -> None:
+            self._passes.remove(now)
+            self._busy.difference_update(tasks)
+            if came.value is None:
+                self._failed(tasks, came.error)
+            else:
+                self._answered(walks, came.value, came.seconds)
+
+        self._lanes.run(lambda: answers(list(walks)), then)
+
+    def _failed(self, tasks: Sequence[Task], error: Exception | None) -> None:
+        if len(tasks) == 1:
+            return self._fail(tasks[0], error)
+        for task in tasks:  # one of them may be to blame, or all together were too much
+            self.begun[task].alone = True
+        return None
+
+    def _answered(self, walks: Mapping[Walk, Task], answered: Sequence[tuple[Walk, State]], seconds: float) -> None:
         self.report(len(answered), seconds)
         for walk, velocity in answered:
             task = walks[walk]
-            self.line.spent(task, seconds, len(answered))
+            self.line.spent(task, velocity.shape[1], seconds / len(answered))
             with self._blamed(task):
+                self._adapt(task)  # a walk that goes on with another may read its prompt
                 walk.answer(velocity)
                 self._follow(task, walk)
-        return None
 
     @contextmanager
     def _blamed(self, task: Task) -> Iterator[None]:
@@ -170,44 +238,67 @@ class Worker(threading.Thread):
         except Exception as error:  # noqa: BLE001 the worker outlives every request
             self._fail(task, error)
 
-    def _fail(self, task: Task, error: Exception) -> None:
+    def _fail(self, task: Task, error: Exception | None) -> None:
         foreseen = isinstance(error, FluxoneError)
         log.warning("request %s failed: %s", task.wanted.id, error, exc_info=None if foreseen else error)
         self._end(task, error=error)
 
     def _begin(self, task: Task) -> None:
-        pipeline = self.pipelines[task.wanted.model]
+        pipeline, begun = self.pipelines[task.wanted.model], self.begun[task]
         self._adapt(task)
-        job = pipeline.prepare(task.wanted.request)
-        task.steps, task.grid = max(1, len(job.sigmas) - 1), job.grid
+        request = task.wanted.request
+        job = pipeline.prepare(request)
+        task.steps = max(1, sum(steps for _, steps in passes(pipeline, request)) * (1 + len(request.then)))
         task.palette = self._palettes[task.wanted.model]
-        walk = self.begun[task] = Walk(pipeline, job)
-        if walk.ask is None:
-            self._follow(task, walk)
+        begun.record = self._record(task)
+        begun.walk = Walk(pipeline, job)
+        if begun.walk.ask is None:
+            self._follow(task, begun.walk)
 
     def _follow(self, task: Task, walk: Walk) -> None:
-        """Show how far it is; finish it at its end."""
+        """Show how far it is; let it be decoded at its end."""
         before, task.done = task.done, walk.taken
         if walk.step is not None:
-            task.clean = walk.step.clean
+            task.seen = (walk.step.clean, walk.stepped)
         if walk.ask is None:
-            self._adapt(task)
-            image = self._picture(walk, task, walk.x)
-            self._end(task, drawn=Drawn(image=image, record=self._record(task), seconds=time.monotonic() - task.put))
-        elif task.done > before and task.clean is not None and self._due(task):
-            task.partial.append(self._picture(walk, task, task.clean))
-            task.watch(task)
+            self._decode(task, walk, walk.x, walk.grid, self._finish)
+        elif task.done > before and task.seen is not None and self._due(task):
+            self._decode(task, walk, *task.seen, self._show)
+
+    def _decode(
+        self, task: Task, walk: Walk, x: State, grid: Grid, then: Callable[[Task, Image], None]
+    ) -> None:
+        request = task.wanted.request
+        self._busy.add(task)
+
+        def work() -> Image:
+            (image,) = px.to_images(px.unit(walk.pipeline.decode(x, grid, tiled=request.ultra in TILED)))
+            return walk.pipeline.finish(image, request)
+
+        def made(came: Came[Image]) -> None:
+            self._busy.discard(task)
+            if came.value is None:
+                self._fail(task, came.error)
+            else:
+                then(task, came.value)
+
+        self._lanes.run(work, made)
+
+    def _finish(self, task: Task, image: Image) -> None:
+        record = self.begun[task].record
+        assert record is not None, "it was prepared"
+        self._end(task, drawn=Drawn(image=image, record=record, seconds=time.monotonic() - task.put))
+
+    def _show(self, task: Task, image: Image) -> None:
+        task.partial.append(image)
+        task.watch(task)
 
     def _due(self, task: Task) -> bool:
         """Whether an unfinished picture is to be shown now: they come evenly over the steps."""
         wanted = task.wanted.partials
         return len(task.partial) < wanted and task.done * (wanted + 1) >= task.steps * (len(task.partial) + 1)
 
-    def _picture(self, walk: Walk, task: Task, x: State) -> Image:
-        (image,) = px.to_images(px.unit(walk.pipeline.decode(x, task.grid)))
-        return walk.pipeline.finish(image, task.wanted.request)
-
-    def _record(self, task: Task) -> provenance.Record:
+    def _record(self, task: Task) -> Record:
         pipeline = self.pipelines[task.wanted.model]
         return provenance.record(
             task.wanted.request,
@@ -227,8 +318,7 @@ class Worker(threading.Thread):
         adapters.use({**self._own[task.wanted.model], **asked})
 
     def _end(self, task: Task, *, drawn: Drawn | None = None, error: BaseException | None = None) -> None:
-        if walk := self.begun.pop(task, None):
-            walk.close()
+        if (begun := self.begun.pop(task, None)) and begun.walk:
+            begun.walk.close()
         self.line.left(task)
         task.end(drawn=drawn, error=error)
-
