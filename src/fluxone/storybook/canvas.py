@@ -13,7 +13,7 @@ from fluxone.storybook.library import EM, drawing, lettering, silhouette
 
 Point = tuple[float, float]
 SPAN = 100.0  # picture units across and down
-BANDS = 48  # at most, in a gradient
+BANDS = 32  # at most, in a gradient
 EDGES = {"white": "#b9b2a6"}  # a contour for colours that would be lost on snow or paper
 EDGE = 1.3  # its width in sprite units, half of it outside
 

@@ -123,8 +123,8 @@ def _caption(scene: Scene, rng: Random) -> str:
     names |= dict(zip("abc", map(_with_article, things, nouns), strict=False))
     template, manner = _manner(scene, template, rng)
     said = template.format(stage=stage, text=things[-1].text, **names)
-    if bare and said.endswith((" is", " are", ", ")):
-        said = said.removesuffix(" is").removesuffix(" are")
+    if bare:
+        said = said.rstrip(", ").removesuffix(" is").removesuffix(" are")
     return _tidy(f"{_counted(said, things[-1].text) if scene.fluent else said}, {manner}")
 
 

@@ -21,6 +21,7 @@ from fluxone.storybook.worlds import World
 
 COLOURED = 0.6  # share of the tintable things drawn in another colour than their own
 COLOURED_SIGNS = ("banner", "neon sign", "book cover", "poster")
+HUNG = ("banner", "speech bubble")  # signs that leave room for what is below them
 LARGEST, LARGEST_OF_TWO, COVER = 24.0, 17.0, 52.0  # em of one line and of two; a book's width
 
 
@@ -107,9 +108,9 @@ def lettered_sign(r: Random, world: World, kind: str, text: str, y: float, foot:
     breaks = broken(r, text) if " " in text else 0
     wide = across(text, font, breaks)
     cover = kind == "book cover"
-    tallest = LARGEST if not breaks else LARGEST_OF_TWO
+    tallest = LARGEST if not breaks else LARGEST_OF_TWO * (0.78 if kind in HUNG else 1)
     em = min(tallest, (COVER if cover else 72.0) / wide)
-    height = (2 * LEADING - 0.05 if breaks else 0.95) * max(em, 16.0 if not breaks else 12.0) + 7
+    height = (2 * LEADING - 0.05 if breaks else 0.95) * max(em, 16.0 if not breaks else 11.0) + 7
     width = max(wide * em + 10, 38.0)
     colour = r.choice([c for c in world.colours if c != "black"]) if kind in COLOURED_SIGNS else ""
     at = 50 + r.uniform(-2, 2)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from random import Random
 
 from fluxone.storybook.arrange import front, hiding, inside, reading, table, tree, two
-from fluxone.storybook.cast import Draft, Pick, choose, figure, lettered_sign, place, someone, thing, word
+from fluxone.storybook.cast import HUNG, Draft, Pick, choose, figure, lettered_sign, place, someone, thing, word
 from fluxone.storybook.gather import between, company, holding, saying, sizes, three
 from fluxone.storybook.objects import OBJECTS
 from fluxone.storybook.render import reach
@@ -38,7 +38,8 @@ def _sized(r: Random, world: World, pick: Pick, foot: float) -> Draft:
     """One object that is smaller or larger than usual."""
     small = r.random() < 0.5
     own = OBJECTS[pick.name].size
-    item = place(r, pick, 50 + r.uniform(-6, 6), foot if small else foot + 6, (SMALL if small else BIG) / own, widest=82)
+    foot = foot if small else max(foot + 6, 90.0)
+    item = place(r, pick, 50 + r.uniform(-6, 6), foot, (SMALL if small else BIG) / own, widest=82)
     fact = replace(thing(world, pick, (item,), 0), details=(("size", "small" if small else "big"),))
     return Draft(items=(item,), things=(fact,), key=("one", pick.label()))
 
@@ -113,7 +114,7 @@ def sign(r: Random, world: World) -> Draft:
     """A word on a sign, alone or with an object that stands by it."""
     text = worded(r, world) if world.fluent else word(r, world)
     kind = r.choice(world.signs)
-    hung = kind in ("banner", "speech bubble")
+    hung = kind in HUNG
     board = lettered_sign(r, world, kind, text, (26 if hung else 34) + r.uniform(-2, 2), 86 + r.uniform(-1, 1))
     fact = Thing(name=kind, colour=board.colour, box=reach(board), items=(0,), text=text)
     key = ("sign", text.lower())

@@ -113,7 +113,8 @@ def holding(r: Random, world: World) -> Draft:
 def saying(r: Random, world: World) -> Draft:
     """A person under a speech bubble."""
     said = text(r, world)
-    board = lettered_sign(r, world, "speech bubble", said, 17 + r.uniform(-1, 1), 86)
+    board = lettered_sign(r, world, "speech bubble", said, 0, 86)
+    board = replace(board, y=board.height / 2 + 4 + r.uniform(-1, 1))
     who = someone(r, world, 50 + r.uniform(-4, 4), 52)
     who = replace(who, pose=who.pose if who.pose in NARROW else "standing", foot=93, hat="", hat_colour="")
     return Draft(

@@ -17,7 +17,7 @@ Layer = UInt8[np.ndarray, "H W 4"]
 Plane = Float[np.ndarray, "H W"]
 
 MOON = np.array([[0.36, 0.05, 0.01], [0.05, 0.40, 0.05], [0.05, 0.11, 0.52]], np.float32)  # rows: r, g, b from r, g, b
-DEEP = np.array([3.0, 5.0, 16.0], np.float32)  # what the dark is lifted to
+DEEP = np.array([0.0, 1.0, 10.0], np.float32)  # what the dark is lifted to
 BACK_BLUR, CAST, EDGE, ROUND = 0.011, 0.035, 0.008, 0.045  # of the picture's side: depth blur, shadow, bevels
 GRAIN = 2.6  # standard deviation, of 255
 
@@ -30,7 +30,7 @@ def moonlit(picture: Picture) -> Picture:
     """The picture in blue moonlight that comes from above and fades towards the edges."""
     side = picture.shape[0]
     fall = _falloff(side, 0.5, 0.35, 0.55)
-    out = (picture.astype(np.float32) @ MOON.T) * (1.32 * fall)[..., None] + DEEP
+    out = (picture.astype(np.float32) @ MOON.T) * (1.5 * fall)[..., None] + DEEP
     return np.clip(out, 0, 255).astype(np.uint8)
 
 

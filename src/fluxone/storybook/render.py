@@ -95,10 +95,10 @@ def _backdrop(scene: Scene) -> str:
 
 def _things(scene: Scene, style: Style) -> str:
     parts = []
-    for item in scene.items:
+    for index, item in enumerate(scene.items):
         one = Canvas()
         draw(item, one)
-        parts.append(style.thing(one.body))
+        parts.append(style.thing(one.body, index, (one.left, one.top, one.right, one.bottom)))
     return "".join(parts)
 
 

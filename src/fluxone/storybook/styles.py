@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fluxone.storybook.spec import Box
+
 Matrix = tuple[float, ...]  # 20 numbers: what each of r, g, b, a takes from r, g, b, a and 1
+WHOLE: Box = (0.0, 0.0, 100.0, 100.0)
+MARGIN = 1.0  # picture units beyond the contour
 SAME: Matrix = (1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0)
 
 
@@ -19,16 +23,22 @@ class Style:
     colours: Matrix = ()  # over the whole picture; none when empty
     light: str = ""  # what light.py does to the pixels in the end: moon or photo
 
-    def thing(self, body: str) -> str:
-        """One thing in the style's colours, with its contour."""
-        return f'<g filter="url(#thing)">{body}</g>' if self.contour or self.colours else body
+    def thing(self, body: str, index: int, box: Box) -> str:
+        """Thing number `index` in the style's colours, with its contour; `box` (picture units) is what it covers.
 
-    def around(self, body: str) -> str:
-        """What is behind the things; comes first, for it brings the definitions."""
+        The filter reaches no farther than the thing and its contour: a whole picture takes five times as long.
+        """
         if not (self.contour or self.colours):
             return body
-        behind = f'<g filter="url(#behind)">{body}</g>' if self.colours else body
-        return self._filter("behind", "") + self._filter("thing", self._line()) + behind
+        wide = self.width + MARGIN
+        region = (box[0] - wide, box[1] - wide, box[2] + wide, box[3] + wide)
+        return f'{self._filter(f"thing{index}", self._line(), region)}<g filter="url(#thing{index})">{body}</g>'
+
+    def around(self, body: str) -> str:
+        """What is behind the things."""
+        if not self.colours:
+            return body
+        return f'{self._filter("behind", "", WHOLE)}<g filter="url(#behind)">{body}</g>'
 
     def _line(self) -> str:
         if not self.contour:
@@ -40,10 +50,12 @@ class Style:
             '<feMerge><feMergeNode in="line"/><feMergeNode in="filled"/></feMerge>'
         )
 
-    def _filter(self, name: str, line: str) -> str:
+    def _filter(self, name: str, line: str, region: Box) -> str:
+        left, top, right, bottom = (min(max(v, 0.0), 100.0) for v in region)
         matrix = " ".join(f"{v:g}" for v in self.colours or SAME)
         return (
-            f'<filter id="{name}" filterUnits="userSpaceOnUse" x="0" y="0" width="100" height="100"'
+            f'<filter id="{name}" filterUnits="userSpaceOnUse" x="{left:.2f}" y="{top:.2f}"'
+            f' width="{right - left:.2f}" height="{bottom - top:.2f}"'
             ' color-interpolation-filters="sRGB">'
             f'<feColorMatrix type="matrix" values="{matrix}" result="filled"/>{line}</filter>'
         )
@@ -63,7 +75,7 @@ STYLES: dict[str, Style] = {
         phrases=("as a pencil sketch", "in sketch style", "drawn with pencils"),
         contour="#45454d",
         width=0.5,
-        colours=_pale(0.5, 0.42, 0.52),
+        colours=_pale(0.52, 0.49, 0.62),
     ),
     "comic": Style(phrases=("in comic style", "as a comic"), contour="#1d1a26", width=0.8),
     "sticker": Style(phrases=("in sticker style", "as stickers"), contour="#ffffff", width=1.6),

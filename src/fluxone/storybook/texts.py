@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from random import Random
 
 from fluxone.storybook.words import invented, lettered
@@ -38,12 +39,17 @@ def word(r: Random, world: World) -> str:
     if r.random() < world.random_words:
         found = invented(r, r.randint(3, world.max_letters))
     else:
-        found = r.choice([w for w in world.words if len(w) <= world.max_letters])
+        found = r.choice(_short(world.words, world.max_letters))
     if world.fluent and r.random() < ODD:
         at = r.randrange(1, len(found))
         return found[:at] + found[at:].capitalize()
     shown = lettered(r, found) if not world.fluent or r.random() < 0.4 else cased(r, found)
     return shown + r.choice("!?") if world.fluent and r.random() < 0.06 else shown
+
+
+@lru_cache(maxsize=256)
+def _short(words: tuple[str, ...], most: int) -> tuple[str, ...]:
+    return tuple(w for w in words if len(w) <= most)
 
 
 def number(r: Random) -> str:
@@ -67,7 +73,7 @@ def phrase(r: Random, world: World) -> str:
         elif r.random() < world.numbers * 0.5:
             found = str(r.randrange(1, 1000))
         else:
-            found = r.choice([w for w in world.words if len(w) <= most])
+            found = r.choice(_short(world.words, min(most, LONGEST)))
         chosen.append(found)
         room -= len(found)
     return cased(r, " ".join(chosen))
