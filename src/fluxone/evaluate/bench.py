@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fluxone import pixels as px
 from fluxone import storybook
-from fluxone.evaluate.judge import Judge, Seen
+from fluxone.evaluate.judge import Seen, Sees
 from fluxone.geometry import Resolution
 from fluxone.nn.tokens import pack
 from fluxone.pipeline import Pipeline
@@ -44,7 +44,7 @@ class Bench:
 
     pipeline: Pipeline
     world: World
-    judge: Judge
+    judge: Sees
     prompts: int = 24
     seeds: int = 2
     steps: int | None = None

@@ -1,171 +1,139 @@
-"""Trains the judge from rendered scenes: `python tools/train_judge.py FILE` does it from nothing.
+"""Trains the judge from rendered scenes, a batch at a time, on pictures that are on the device already.
 
-The pictures are drawn once; every step sees them moved, scaled, softened and grained anew, because what a model draws
-is softer than what the renderer draws, and not in quite the same places.
+    learner = Learner("cuda")
+    while (progress := ...) < 1:                       # pictures (B 256 256 3) uint8, answers: stacks of `targets`
+        learner.step(pictures, answers, progress=progress)
+    learner.save(path)
+
+Every step sees its pictures moved, bent, softened and grained anew, because what a model draws is softer than what the
+renderer draws, and not in quite the same places. `tools/train_judge.py` does it all on a CPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable
+from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fluxone.evaluate.network import COLUMNS, GRID, HIGH, LETTERS, WIDE, Looker, Reader, cut
-from fluxone.evaluate.scenes import Shown, letters, sign_of
-from fluxone.evaluate.truth import COLOURS, NAMES, STAGES
-from fluxone.storybook.canvas import SPAN
+from fluxone.evaluate.answers import targets
+from fluxone.evaluate.judge import Judge, save
+from fluxone.evaluate.labels import TABLES
+from fluxone.evaluate.losses import NEAR_LINE, focal, heat, lines, off, things
+from fluxone.evaluate.network import COLUMNS, FINE, GRID, PLACE, Looker, Reader, cut
+from fluxone.evaluate.wear import Moved, move, still, wear
 
-BATCH = 32
-WARM, FALL, CLIP = 15, 0.6, 5.0  # steps of rise, share of the steps over which the rates fall, gradient norm
-SHIFT, SCALE = 0.07, 0.15  # how far, and by which share, a picture is moved and scaled
-NEAR = 0.9  # cells: how far around a thing's middle the looker is sure that it is there
-Batch = Float[Tensor, "B 3 H W"]
-Tell = Callable[[int, float], None]  # of a step: its number and its loss
+__all__ = ["Learner", "adam", "pace", "targets"]
+
+RATE, BETAS, DECAY = 3e-3, (0.9, 0.99), 0.01
+RISE, FALL, CLIP = 0.03, 0.6, 5.0  # shares of the course over which the rate rises and falls; gradient norm
+WEIGHTS = {"place": 0.5, "whole": 0.2, "line place": 0.5}
 Move = Callable[[float], None]  # one step of an optimizer, at this share of its rates
-M = TypeVar("M", bound=nn.Module)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Course:
-    """How long to learn, from which seed, with which optimizer, and whom to tell."""
+class Learner:
+    """Both networks, their optimizer, and its own chance.
 
-    steps: int
-    seed: int
-    optimizer: Callable[[nn.Module], Move]
-    tell: Tell
+    Args:
+        optimizer: makes the step of an optimizer for a module; AdamW if None.
+    """
 
+    def __init__(
+        self,
+        device: torch.device | str,
+        *,
+        seed: int = 0,
+        optimizer: Callable[[nn.Module], Move] | None = None,
+    ) -> None:
+        self.device = torch.device(device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model = nn.ModuleDict({"looker": Looker(TABLES), "reader": Reader()})
+        self.model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs
+        self.rng = torch.Generator(self.device).manual_seed(seed)
+        self.move = (optimizer or adam)(self.model)
 
-def stacked(shown: Sequence[Shown]) -> Tensor:
-    """The pictures as uint8 (N 3 H W)."""
-    return torch.from_numpy(np.stack([one.picture for one in shown])).permute(0, 3, 1, 2).contiguous()
+    def step(
+        self, pictures: UInt8[Tensor, "B 256 256 3"], targets: dict[str, Tensor], *, progress: float | None = None
+    ) -> dict[str, Tensor]:
+        """One step on pictures and the stacked answers, all on the device; the losses, not yet waited for.
 
+        Args:
+            progress: share of the course, of time or of steps, that is over: 0 to 1; None keeps the full rate.
+        """
+        self.model.train()
+        x, moved = move(pictures.permute(0, 3, 1, 2).float() / 255, self.rng)
+        x = wear(x, self.rng)
+        losses = self._losses(x, targets, moved)
+        total: Tensor = torch.stack([WEIGHTS.get(name, 1.0) * value for name, value in losses.items()]).sum()
+        self.model.zero_grad()
+        total.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
+        self.move(1.0 if progress is None else pace(progress))
+        return {"loss": total.detach(), **{name: value.detach() for name, value in losses.items()}}
 
-def worn(x: Batch, rng: torch.Generator) -> Batch:
-    """Pictures (0..1) softened, grained and a little off in colour, each by another amount."""
-    amount = torch.rand(5, len(x), 1, 1, 1, generator=rng)
-    small = F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="bilinear")
-    x = torch.lerp(x, small, amount[0] ** 2)
-    x = torch.lerp(x, F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), amount[1] ** 2)
-    x = x + 0.06 * amount[2] ** 2 * torch.randn(x.shape, generator=rng)
-    tint = 0.06 * (torch.rand(len(x), 3, 1, 1, generator=rng) - 0.5)
-    return ((x - 0.5) * (0.9 + 0.2 * amount[3]) + 0.5 + tint).clamp(0, 1)
+    def _losses(self, x: Tensor, answers: dict[str, Tensor], moved: Moved) -> dict[str, Tensor]:
+        looker, reader = self.model["looker"], self.model["reader"]
+        windows, letters = lines(answers, moved, self.rng)
+        crops = cut(x[windows.picture], windows.box)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            cells, found, whole = looker(x.contiguous(memory_format=torch.channels_last))
+            read = reader(crops.contiguous(memory_format=torch.channels_last))
+        losses = things(cells.float().split(looker.parts, 1), answers, moved.place(answers["places"]))
+        wholes = zip(whole.float().split(looker.whole_parts, 1), answers["whole"].long().unbind(1), strict=True)
+        losses["whole"] = torch.stack([F.cross_entropy(logits, number) for logits, number in wholes]).sum()
+        middle, place = found.float().split((1, PLACE), 1)
+        placed = moved.place(answers["lines"])
+        sure, which = heat(placed, answers["lines"][..., 3] > 0, FINE, NEAR_LINE)
+        losses["lines"] = focal(middle[:, 0], sure)
+        losses["line place"] = off(place, placed, sure, which)
+        weight = windows.real[:, None] / (windows.real.sum() * COLUMNS).clamp(min=1)
+        losses["letters"] = (F.cross_entropy(read.float(), letters, reduction="none") * weight).sum()
+        return losses
 
+    @torch.no_grad()
+    def score(self, pictures: UInt8[Tensor, "B 256 256 3"], targets: dict[str, Tensor]) -> dict[str, float]:
+        """How often it is right about pictures as they are: how many things, their names, colours, columns of text."""
+        self.model.eval()
+        x = pictures.permute(0, 3, 1, 2).float() / 255
+        looker, places = self.model["looker"], targets["places"]
+        middle, _, names, colours, *_ = looker(x)[0].split(looker.parts, 1)
+        sure = middle[:, 0].sigmoid()
+        peaks = (sure == F.max_pool2d(sure, 3, 1, 1)) & (sure > 0.35)
+        there = targets["names"] >= 0
+        column, row = (places[..., :2] * GRID).long().clamp(0, GRID - 1).unbind(-1)
+        cell = row * GRID + column
+        right = {"counts": (peaks.sum((1, 2)) == there.sum(1)).float().mean()}
+        for name, logits in (("names", names), ("colours", colours)):
+            told = logits.argmax(1).flatten(1).gather(1, cell)
+            right[name] = ((told == targets[name]) & there).sum() / there.sum()
+        windows, letters = lines(targets, still(len(x), self.device), None)
+        told = self.model["reader"](cut(x[windows.picture], windows.box)).argmax(1)
+        same = (told == letters) & windows.real[:, None]
+        right["columns"] = same.sum() / (windows.real.sum() * COLUMNS).clamp(min=1)
+        return {name: float(value) for name, value in right.items()}
 
-def learn_to_look(shown: Sequence[Shown], course: Course, model: Looker | None = None) -> Looker:
-    """A looker, new or the given one, after a course on these pictures."""
-    torch.manual_seed(course.seed)
-    rng = torch.Generator().manual_seed(course.seed)
-    pictures, model = stacked(shown), model or Looker(len(NAMES), len(COLOURS), len(STAGES))
-    stages = torch.tensor([STAGES.index(one.scene.stage) for one in shown])
-
-    def loss(picked: Tensor) -> Tensor:
-        x, scale, shift = _moved(pictures[picked], rng)
-        heat, names, colours = answers([shown[i] for i in picked.tolist()], scale, shift)
-        middle, name, colour, stage = model(worn(x, rng))
-        known = heat.clamp(min=0) * (names >= 0)
-        near = known.sum().clamp(min=1)
-        return (
-            _focal(middle, heat)
-            + (F.cross_entropy(name, names.clamp(min=0), reduction="none") * known).sum() / near
-            + (F.cross_entropy(colour, colours.clamp(min=0), reduction="none") * known).sum() / near
-            + 0.2 * F.cross_entropy(stage, stages[picked])
-        )
-
-    return _descend(model, loss, len(shown), rng, course)
-
-
-def learn_to_read(shown: Sequence[Shown], course: Course) -> Reader:
-    """A reader, after a course on the signs of these pictures."""
-    torch.manual_seed(course.seed)
-    rng = torch.Generator().manual_seed(course.seed)
-    pictures, model = stacked(shown), Reader()
-    signs = [sign_of(one.scene) for one in shown]
-    written = [letters(sign) for sign in signs]
-
-    def loss(picked: Tensor) -> Tensor:
-        count = len(picked)
-        zoom = 1 + SCALE * (2 * torch.rand(count, generator=rng) - 1)
-        shift = 0.03 * (2 * torch.rand(count, 2, generator=rng) - 1)
-        middle = torch.tensor([[signs[i].x, signs[i].y] for i in picked.tolist()]) / SPAN + shift
-        half = torch.stack([WIDE * zoom, HIGH * zoom], 1) / 2
-        boxes = torch.cat([middle - half, middle + half], 1)
-        letter = torch.stack([columns(written[i], box) for i, box in zip(picked.tolist(), boxes, strict=True)])
-        logits = model(cut(worn(pictures[picked].float() / 255, rng), boxes))
-        return F.cross_entropy(logits, letter)
-
-    return _descend(model, loss, len(shown), rng, course)
-
-
-def _descend(model: M, loss: Callable[[Tensor], Tensor], count: int, rng: torch.Generator, course: Course) -> M:
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # known to torch, not to its annotations
-    move = course.optimizer(model)
-    model.train()
-    steps = course.steps
-    order = torch.empty(0, dtype=torch.long)
-    for step in range(steps):
-        if len(order) < BATCH:
-            order = torch.cat([order, torch.randperm(count, generator=rng)])
-        picked, order = order[:BATCH], order[BATCH:]
-        model.zero_grad()
-        value = loss(picked)
-        value.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-        move(min(1.0, (step + 1) / WARM, (steps - step) / (steps * FALL)))
-        course.tell(step, float(value.detach()))
-    return model.eval()
+    def save(self, path: Path | str) -> None:
+        """Write both networks in half precision, with the words that they know."""
+        judge = Judge(self.model["looker"], self.model["reader"], TABLES)  # type: ignore[arg-type]  # of a ModuleDict
+        save(judge, Path(path))
 
 
-def _moved(pictures: Tensor, rng: torch.Generator) -> tuple[Batch, Tensor, Tensor]:
-    """Pictures (0..1) moved and scaled; a point p of the old one is at (p - shift) / scale of the new one."""
-    count = len(pictures)
-    scale = 1 + SCALE * (2 * torch.rand(count, 1, generator=rng) - 1)
-    shift = SHIFT * (2 * torch.rand(count, 2, generator=rng) - 1) + (1 - scale) / 2
-    rows = torch.zeros(count, 2, 3)
-    rows[:, 0, 0] = rows[:, 1, 1] = scale[:, 0]
-    rows[:, :, 2] = 2 * shift + scale - 1
-    grid = F.affine_grid(rows, list(pictures.shape), align_corners=False)
-    return F.grid_sample(pictures.float() / 255, grid, padding_mode="border", align_corners=False), scale, shift
+def adam(model: nn.Module) -> Move:
+    """A step of AdamW over all of the module's weights."""
+    optimizer = torch.optim.AdamW(model.parameters(), RATE, BETAS, weight_decay=DECAY)
+
+    def step(share: float) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * share
+        optimizer.step()
+
+    return step
 
 
-def answers(shown: Sequence[Shown], scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """For each cell (B h w): how sure a thing's middle is there, and the nearest thing's name and colour, or -1."""
-    shape = (len(shown), GRID, GRID)
-    heat, names, colours = torch.zeros(shape), torch.full(shape, -1), torch.full(shape, -1)
-    centres = torch.arange(GRID) + 0.5
-    for i, one in enumerate(shown):
-        for spot in one.spots:
-            x, y = ((torch.tensor([spot.x, spot.y]) - shift[i]) / scale[i] * GRID).tolist()
-            here = torch.exp(-((centres[None] - x) ** 2 + (centres[:, None] - y) ** 2) / (2 * NEAR**2))
-            closer = (here > heat[i]) & (here > 0.3)
-            names[i][closer], colours[i][closer] = NAMES.index(spot.name), COLOURS.index(spot.colour)
-            heat[i] = torch.maximum(heat[i], here)
-            if 0 <= x < GRID and 0 <= y < GRID:
-                heat[i, int(y), int(x)] = 1.0
-    return heat, names, colours
-
-
-def _focal(logits: Tensor, heat: Tensor) -> Tensor:
-    """Cross entropy of the middles, gentle beside them. Source: Law and Deng, "CornerNet" (2018), equation 1."""
-    found = torch.sigmoid(logits)
-    there = heat == 1
-    hit = -((1 - found) ** 2) * F.logsigmoid(logits) * there
-    miss = -((1 - heat) ** 4) * found**2 * F.logsigmoid(-logits) * ~there
-    return (hit + miss).sum() / there.sum().clamp(min=1)
-
-
-def columns(written: Sequence[tuple[str, float, float]], box: Tensor) -> Tensor:
-    """For each of the reader's columns the number of the letter whose middle half it is in, 0 between letters."""
-    left, _, right, _ = box.tolist()
-    found = torch.zeros(COLUMNS, dtype=torch.long)
-    for letter, start, end in written:
-        first, last = ((edge / SPAN - left) / (right - left) * COLUMNS for edge in (start, end))
-        middle, reach = (first + last) / 2, max((last - first) / 4, 0.5)
-        inside = (torch.arange(COLUMNS) + 0.5 - middle).abs() <= reach
-        found[inside] = LETTERS.index(letter.lower())
-    return found
+def pace(progress: float) -> float:
+    """Share of the full rate at a share of the course: a short rise, a plateau, a straight fall to nothing."""
+    return max(0.0, min(1.0, (progress + 1e-3) / RISE, (1 - progress) / FALL))

@@ -53,7 +53,7 @@ Verdicts = Sequence[Sequence[Verdict]]
 
 def score(name: str, suite: Suite, bench: Bench) -> Score:
     """Draw and judge a suite's prompts, or say why that is not possible."""
-    if reason := missing(suite, bench.world, bench.pipeline.variant.takes):
+    if reason := missing(suite, bench.world, bench.pipeline.variant.takes, bench.judge.tables):
         return Score(suite=name, title=suite.title, skipped=reason)
     bench.tell(f"{name}: {suite.title}")
     asked = prompts(suite, bench.world, bench.prompts)

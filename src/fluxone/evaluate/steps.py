@@ -33,9 +33,9 @@ def few(name: str, bench: Bench) -> tuple[Score, list[Point]]:
     """The score, and its points for a plot."""
     title = f"1 to 8 steps against {bench.usual}"
     suites = [SUITES[row] for row in ASKED]
-    suites = [s for s in suites if not missing(s, bench.world, bench.pipeline.variant.takes)]
+    suites = [s for s in suites if not missing(s, bench.world, bench.pipeline.variant.takes, bench.judge.tables)]
     if not suites:
-        reason = missing(SUITES[ASKED[0]], bench.world, bench.pipeline.variant.takes)
+        reason = missing(SUITES[ASKED[0]], bench.world, bench.pipeline.variant.takes, bench.judge.tables)
         return Score(suite=name, title=title, skipped=reason), []
     bench.tell(f"{name}: {title}")
     asked = [(p, s) for s in suites for p in prompts(s, bench.world, min(PROMPTS, bench.prompts))]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from fluxone.errors import BadRequest
-from fluxone.evaluate.truth import COLOURS, NAMES, STAGES, spots
+from fluxone.evaluate.labels import Tables
 from fluxone.storybook import Scene, World, caption, nth, words
 from fluxone.storybook.stages import STAGES as PLACES
 from fluxone.variants import Kind
@@ -46,13 +46,13 @@ class Prompt:
     scene: Scene
 
 
-def missing(suite: Suite, world: World, takes: tuple[Kind, ...]) -> str:
+def missing(suite: Suite, world: World, takes: tuple[Kind, ...], tables: Tables) -> str:
     """Why the suite cannot be scored; empty if it can."""
     if not set(suite.kinds) & set(world.kinds):
         return f"its world has no scenes of kind {' or '.join(suite.kinds)}"
-    if unknown := [name for name in world.objects if name not in NAMES]:
+    if unknown := [name for name in world.objects if name not in tables.names]:
         return f"the judge does not know {len(unknown)} of its world's things: {', '.join(unknown[:3])} ..."
-    if unknown := [name for name in (*world.colours, *world.stages) if name not in (*COLOURS, *STAGES)]:
+    if unknown := [name for name in (*world.colours, *world.stages) if name not in (*tables.colours, *tables.stages)]:
         return f"the judge does not know {', '.join(unknown)}"
     if absent := [kind.value for kind in suite.takes if kind not in takes]:
         return f"it takes no {', '.join(absent)}"
@@ -68,8 +68,7 @@ def prompts(suite: Suite, world: World, count: int) -> list[Prompt]:
     kinds = {kind: weight for kind, weight in world.kinds.items() if kind in suite.kinds}
     found: dict[Hashable, Prompt] = {}
     for scene in _scenes(replace(world, kinds=kinds, styles=()), SEARCHED * count):
-        known = all(spot.name in NAMES for spot in spots(scene))
-        if (scene.key, scene.stage) in found or not known or not suite.keep(scene):
+        if (scene.key, scene.stage) in found or not suite.keep(scene):
             continue
         if text := _full(scene):
             found[scene.key, scene.stage] = Prompt(text=text, scene=scene)

@@ -33,7 +33,7 @@ def diversity(name: str, bench: Bench) -> Score:
     """Mean distance between the pictures of a prompt with different seeds."""
     title = "difference between seeds"
     suite = SUITES["objects"]
-    if reason := missing(suite, bench.world, bench.pipeline.variant.takes):
+    if reason := missing(suite, bench.world, bench.pipeline.variant.takes, bench.judge.tables):
         return Score(suite=name, title=title, skipped=reason)
     bench.tell(f"{name}: {title}")
     seeds = max(SEEDS, bench.seeds)
@@ -67,9 +67,9 @@ def copying(name: str, bench: Bench) -> Score:
     """How near the pictures are to training pictures, compared with how near a new scene of the prompt is."""
     title = "nearest training picture"
     suites = [SUITES[row] for row in ("objects", "relations")]
-    suites = [s for s in suites if not missing(s, bench.world, bench.pipeline.variant.takes)]
+    suites = [s for s in suites if not missing(s, bench.world, bench.pipeline.variant.takes, bench.judge.tables)]
     if not suites:
-        reason = missing(SUITES["objects"], bench.world, bench.pipeline.variant.takes)
+        reason = missing(SUITES["objects"], bench.world, bench.pipeline.variant.takes, bench.judge.tables)
         return Score(suite=name, title=title, skipped=reason)
     bench.tell(f"{name}: {title}, of {TRAINED} training scenes")
     trained = [nth(bench.world, index) for index in range(TRAINED)]

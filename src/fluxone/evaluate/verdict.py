@@ -76,9 +76,9 @@ def judged(scene: Scene, seen: Seen) -> Verdict:
         "colours": not Counter(_coloured(asked)) - Counter(_coloured(seen.spots)),
         "places": all(_holds(r.name, asked[r.subject], asked[r.other], seen) for r in scene.facts.relations),
         "stage": seen.stage == scene.facts.stage,
-        "word": bool(word) and seen.text == word,
+        "word": bool(word) and seen.text.lower() == word,
     }
-    return Verdict(parts=parts, letters=alike(word, seen.text), seen=described(seen))
+    return Verdict(parts=parts, letters=alike(word, seen.text.lower()), seen=described(seen))
 
 
 def _asked(scene: Scene) -> list[Spot]:

@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 
 from fluxone import storybook
+from fluxone.evaluate import first
+from fluxone.evaluate.labels import TABLES
 from fluxone.evaluate.suites import SUITES, missing, prompts
 from fluxone.storybook import WORLDS
 from fluxone.storybook.stages import STAGES
@@ -15,7 +17,7 @@ from fluxone.variants import Kind
 MINI = WORLDS["mini"]
 
 
-@pytest.mark.parametrize("name", [name for name in SUITES if not missing(SUITES[name], MINI, ())])
+@pytest.mark.parametrize("name", [name for name in SUITES if not missing(SUITES[name], MINI, (), TABLES)])
 def test_prompts(name: str) -> None:
     suite = SUITES[name]
     found = prompts(suite, MINI, 6)
@@ -38,8 +40,8 @@ def test_every_relation_that_is_asked_for_is_told() -> None:
 
 
 def test_what_cannot_be_scored_says_why() -> None:
-    assert "person" in missing(SUITES["people"], MINI, ())
-    assert "judge" in missing(SUITES["objects"], WORLDS["full"], ())
+    assert "person" in missing(SUITES["people"], MINI, (), TABLES)
+    assert "judge" in missing(SUITES["objects"], WORLDS["full"], (), first.TABLES)
     asks = replace(SUITES["objects"], takes=(Kind.CONTROL,))
-    assert "control picture" in missing(asks, MINI, ())
-    assert missing(asks, MINI, (Kind.CONTROL,)) == ""
+    assert "control picture" in missing(asks, MINI, (), TABLES)
+    assert missing(asks, MINI, (Kind.CONTROL,), TABLES) == ""
