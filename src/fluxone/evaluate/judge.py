@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fluxone.errors import BadWeights
-from fluxone.evaluate.labels import FOLDED, LETTERS, Tables
 from fluxone.evaluate import first
+from fluxone.evaluate.labels import FOLDED, LETTERS, Tables
 from fluxone.evaluate.network import PLACE, SIZE, Looker, Reader, cut, runs, window
 from fluxone.evaluate.truth import Spot
 

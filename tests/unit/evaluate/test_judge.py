@@ -25,7 +25,7 @@ def judge() -> Sees:
 
 @pytest.fixture(scope="module")
 def asked() -> dict[str, list[Scene]]:
-    """Held-out scenes of each suite that the mini's world has; a fox has got other ears since the first judge learnt."""
+    """Held-out scenes of the suites that the mini's world has. A fox has other ears since the first judge learnt."""
     found = {name: [p.scene for p in prompts(SUITES[name], WORLDS["mini"], COUNT)] for name in SCORED}
     return {name: [s for s in row if "ears of an orange fox" not in s.caption] for name, row in found.items()}
 
