@@ -1,9 +1,10 @@
 """Variant + recipe -> pipeline, in one fixed order.
 
-    load (meta device, then the files' own memory) -> quantize -> attention backend -> compile each block -> offload
+    plan what is open -> load (meta device, then the files' own memory) -> quantize -> attention backend -> compile each block -> offload
         -> adapters
 
-Adapters work beside the layers, so they come last and can be changed later. What comes later in other versions has
+Adapters work beside the layers, so they come last and can be changed later; the one that makes a row of the package
+(mini-depth) is merged as soon as its base is loaded, and quantized with it. What comes later in other versions has
 its place here: splitting over devices after quantizing, and the trunk's runner outermost. The file is not called
 `assemble`, because then `fluxone.assemble` would be the file and not the function.
 """
@@ -17,18 +18,20 @@ import torch
 from torch import nn
 
 from fluxone.errors import BadRequest, pick
+from fluxone.fitting import auto, is_open
 from fluxone.guiding import furnish
 from fluxone.lora.adapters import Strength, read_scale
+from fluxone.lora.joining import joined
 from fluxone.lora.load import load_lora
 from fluxone.nn.attention import ATTENTION
-from fluxone.offload import Offload
+from fluxone.offload import STREAMED, Offload
 from fluxone.pipeline import Pipeline
 from fluxone.quant.apply import prepare, quantize
 from fluxone.recipe import Recipe
 from fluxone.text.encode import TextEncoders
 from fluxone.text.tokenizers import load_tokenizer
 from fluxone.variants import Kind, Variant
-from fluxone.weights.additions import on_base, redux_of
+from fluxone.weights.additions import inside, on_base, redux_of
 from fluxone.weights.load import Bundle, load_bundle
 
 
@@ -42,11 +45,16 @@ def assemble(source: Variant | str, recipe: Recipe | None = None, *, variant: st
     Raises:
         UserError: the model cannot be found, fetched, read or completed; each its own kind.
     """
-    recipe = settle(recipe or Recipe())
+    asked = recipe or Recipe()
+    recipe = settle(asked)
     attend = pick(ATTENTION, recipe.attention, "attention backend")
     name = source.name if isinstance(source, Variant) else source
+    own = inside(name)
     name, variant, recipe = on_base(name, variant, recipe)
+    if is_open(asked):
+        recipe = auto(name, recipe, dtype_open=asked.dtype is None)
     bundle = load_bundle(name, variant=variant, recipe=replace(recipe, device=None), prepare=prepare)
+    bundle = bundle if own is None else joined(bundle, own)
     for network, quant in ((bundle.transformer, recipe.quant), (bundle.t5, recipe.quant_t5)):
         if network is not None and quant is not None:
             quantize(network, quant, getattr(torch, str(recipe.dtype)))
@@ -58,6 +66,7 @@ def assemble(source: Variant | str, recipe: Recipe | None = None, *, variant: st
         for block in (*bundle.transformer.double_blocks, *bundle.transformer.single_blocks):
             block.compile()
     pipeline = connect(bundle, recipe)
+    pipeline.yielding = is_open(asked)
     for text in recipe.adapters:
         place, scale = read_scale(text)
         name = Path(place).stem if Path(place).stem not in pipeline.adapters.loaded else place
@@ -96,7 +105,7 @@ def connect(bundle: Bundle, recipe: Recipe) -> Pipeline:
         "image": [] if bundle.redux is None else [bundle.redux.encoder, bundle.redux.embedder],
     }
     device = torch.device(recipe.device or "cpu")
-    offload = Offload(parts, device, recipe.offload, streamed=("transformer", "text", "image"))
+    offload = Offload(parts, device, recipe.offload, streamed=("transformer", "modulators", "text", "image"))
     return Pipeline(bundle, recipe, text, offload)
 
 
@@ -110,8 +119,8 @@ def settle(recipe: Recipe) -> Recipe:
         raise BadRequest("quant packed is for CPUs", hint="use fp8 or int8-dynamic, or device cpu")
     if "packed" in (recipe.quant, recipe.quant_t5) and recipe.compile:
         raise BadRequest("compile and quant packed are both on", hint="the compiler orders weights itself: use one")
-    if recipe.compile and recipe.offload == "block":
-        raise BadRequest("compile and offload block are both on", hint="compiled blocks stay: use offload model")
+    if recipe.compile and recipe.offload in STREAMED:
+        raise BadRequest(f"compile and offload {recipe.offload} are both on", hint="compiled blocks stay: use offload model")
     device = recipe.device or best_device()
     kind = device.split(":")[0]
     if kind != "cpu" and not _there(kind):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fluxone import pixels as px
 from fluxone.errors import BadRequest
+from fluxone.fitting import enduring
 from fluxone.job import Job, clock, stack
 from fluxone.lora.adapters import Adapters
 from fluxone.lora.course import along
@@ -15,7 +17,7 @@ from fluxone.lora.wearing import differing
 from fluxone.prompts import each
 from fluxone.request import MAX_SEED, Request, Result
 from fluxone.sampling.guidance import true_guidance
-from fluxone.sampling.samplers import Step, Velocity
+from fluxone.sampling.samplers import State, Step, Velocity
 from fluxone.sampling.tiles import anchored, tiled
 from fluxone.ultra import TILED
 
@@ -35,19 +37,25 @@ def make(pipeline: Pipeline, request: Request, *, on_step: Callable[[Step], None
     for start in range(0, request.count, batch):
         part = replace(request, seed=seeds[start], count=min(batch, request.count - start))
         with clock(seconds, "text"):
-            job = pipeline.prepare(part)
+            job = enduring(pipeline, partial(pipeline.prepare, part))
         with clock(seconds, "steps"):
-            x = job.x
-            for step in pipeline.walk(job):
-                if on_step is not None:
-                    on_step(step)
-                x = step.x
+            x = enduring(pipeline, partial(_walked, pipeline, job, on_step))
         with clock(seconds, "decode"):
-            drawn = px.to_images(px.unit(pipeline.decode(x, pipeline.grid(part), tiled=part.ultra in TILED)))
-            images += [pipeline.finish(image, request) for image in drawn]
+            tiled = part.ultra in TILED
+            pixels = enduring(pipeline, partial(pipeline.decode, x, pipeline.grid(part), tiled=tiled))
+            images += [pipeline.finish(image, request) for image in px.to_images(px.unit(pixels))]
     prompts = [one.prompt for one in ones]
     return Result(images=images, request=request, seeds=seeds, prompts=prompts, seconds=seconds)
 
+
+def _walked(pipeline: Pipeline, job: Job, on_step: Callable[[Step], None] | None) -> State:
+    """The latents that a job ends with."""
+    x = job.x
+    for step in pipeline.walk(job):
+        if on_step is not None:
+            on_step(step)
+        x = step.x
+    return x
 
 
 def velocity_of(job: Job, velocities: Sequence[Velocity], adapters: Adapters) -> Velocity:

@@ -43,13 +43,14 @@ from fluxone.recipe import Recipe
 from fluxone.regions import mixed
 from fluxone.request import MAX_SEED, Request, Result, check_bases, check_pictures, given_by
 from fluxone.sampling.guidance import Bound, bind, tabulate
-from fluxone.sampling.noise import Source, gaussian, generators
+from fluxone.sampling.noise import Source, gaussian, gaussian_like, generators
 from fluxone.sampling.profiles import PROFILES, concrete
 from fluxone.sampling.samplers import SAMPLERS, State, Step, Velocity, visited
 from fluxone.sampling.schedule import SCHEDULES, Shift, remaining
 from fluxone.steering import Steering
 from fluxone.text.encode import Text, TextEncoders
-from fluxone.ultra import TIMES, composed, enlarged
+from fluxone.ultra import TIMES, composed, enlarged, far
+from fluxone.variants import Kind
 from fluxone.weights.identify import condition
 from fluxone.weights.keymap import CLIP, T5, TRANSFORMER
 from fluxone.weights.load import Bundle, first_nonfinite
@@ -61,7 +62,6 @@ log = logging.getLogger("fluxone")
 
 TILE = 512  # px: of tiled decoding and encoding
 LOOKED_THROUGH = ("modulators",)  # together with the transformer, which they are inside
-LOGVAR = (-30.0, 20.0)  # bounds of the posterior's logarithm of variance. Source: diffusers
 
 
 class Pipeline:
@@ -73,6 +73,7 @@ class Pipeline:
         adapters: LoRA and its relatives, loaded and working.
         steering: ControlNets and IP-Adapters.
         decoder: what makes pixels of latents: the autoencoder, or a tiny stand-in.
+        yielding: whether a picture that runs out of memory goes on with less on the device (`fitting.enduring`).
     """
 
     def __init__(self, bundle: Bundle, recipe: Recipe, text: TextEncoders | None, on_device: Offload) -> None:
@@ -80,10 +81,9 @@ class Pipeline:
         self.variant, self.transformer = bundle.variant, bundle.transformer
         self.autoencoder = bundle.autoencoder
         self.decoder: AutoEncoder | TinyDecoder = bundle.autoencoder
-        self.text = text
-        self.on_device = on_device
+        self.text, self.on_device = text, on_device
         self.profile = PROFILES[recipe.compat]
-        self.tile = TILE if recipe.tiled else None
+        self.tile, self.yielding = TILE if recipe.tiled else None, False
         self.dtype = next(bundle.transformer.parameters()).dtype
         self.token = 2 * bundle.autoencoder.shape.factor
         self._texts = Texts()
@@ -155,7 +155,8 @@ class Pipeline:
         scales = scales_of(request.adapters, request.count)
         with wearing(self.adapters, scales):
             job = replace(self._prepare(composed(request), edited), scales=scales)
-        return job if request.ultra is None else replace(job, following=partial(enlarged, self, request, job))
+        sources = partial(far, request.seed, request.count)
+        return job if request.ultra is None else replace(job, following=partial(enlarged, self, request, job, sources))
 
     def _prepare(self, request: Request, edited: State | None) -> Job:
         count = request.count
@@ -180,9 +181,10 @@ class Pipeline:
         if picture is not None:
             x = sigmas[0] * drawn + (1 - sigmas[0]) * picture
         extra = extra or extra_of(self.variant, pictures, studio, early=False) or Extra()
-        return Job(
+        away = encoded(request, self.encode, negative=True) if max(request.cfg, request.nag) > 1 else None
+        job = Job(
             text=self.prompting.of(request, encoded(request, self.encode, negative=False)),
-            negative=encoded(request, self.encode, negative=True) if request.cfg > 1 else None,
+            negative=away if request.cfg > 1 else None,
             x=x,
             sigmas=sigmas,
             grid=grid,
@@ -195,11 +197,12 @@ class Pipeline:
             keep=None if picture is None else keep_of(self.variant, pictures, picture, drawn, studio, soft=True),
             steer=steer,
             following=following(request, self.prepare),
-            **mixed(request, self.encode, grid, sigmas),
         )
+        return mixed(request, self.encode, job, away)
 
     def studio(self, batch: int, sources: Source, *, posterior: bool) -> Studio:
-        """What conditions of a batch are made with."""
+        """What conditions of a batch are made with; what a model looks at as references is always the mean."""
+        posterior = posterior and Kind.REFERENCE not in self.variant.takes
         sample = partial(self.encode_pixels, sources=sources, posterior=posterior)
         mean = partial(self.encode_pixels, sources=None, posterior=False)
         shape = self.autoencoder.shape
@@ -245,14 +248,11 @@ class Pipeline:
         """The latent (B C h w, float32, on the CPU) of pixels in -1..1: the mean, or a sample of the posterior."""
         with self.using("autoencoder"), torch.inference_mode():
             weight = next(self.autoencoder.parameters())
-            pixels = pixels.to(self.on_device.device, weight.dtype)
+            pixels, tile = pixels.to(self.on_device.device, weight.dtype), TILE if tiled else self.tile
             if not posterior:
-                return self.autoencoder.encode(pixels, tile=TILE if tiled else self.tile).float().cpu()
-            mean, logvar = self.autoencoder.moments(pixels)
-            spread = (0.5 * logvar.clamp(*LOGVAR)).exp()
-            z = mean + spread * gaussian(sources, mean.shape, mean.dtype).to(mean.device)
-            shape = self.autoencoder.shape
-            return (shape.scale * (z - shape.shift)).float().cpu()
+                return self.autoencoder.encode(pixels, tile=tile).float().cpu()
+            draw = partial(gaussian_like, sources)
+            return self.autoencoder.sample(pixels, draw, tile=tile).float().cpu()
 
     def walk(self, job: Job) -> Iterator[Step]:
         """Walk from the job's start to its latents; what the caller puts into `Step.x` is where it goes on.

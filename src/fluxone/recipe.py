@@ -7,15 +7,19 @@ from dataclasses import dataclass, fields
 from fluxone.errors import BadRequest, pick
 
 DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2}  # name -> bytes a number
+AUTO = "auto"  # of quant and offload: the quickest way that fits the memory there is
 OFFLOADS = {
     "none": "everything stays on the device",
+    "lean": "the transformer stays; text encoders, modulation and autoencoder come when their turn comes",
     "model": "each part comes to the device when its turn comes",
-    "block": "the transformer's blocks come one by one",
+    "block": "the transformer's blocks come one by one, the next while one computes",
+    "disk": "the same, from a file: the machine's own memory holds little of them",
 }
 QUANTS = {
     "fp8": "8-bit floating-point weights, computed in the dtype",
+    "fp8-dynamic": "the same, and activations in 8 bits as well, a scale a token: the fastest on GPUs with fp8 units",
     "int8": "8-bit whole-number weights, computed in the dtype",
-    "int8-dynamic": "the same, and activations in 8 bits as well, a scale a token: the fastest",
+    "int8-dynamic": "the same, and activations in 8 bits as well, a scale a token: the fastest on CPUs",
     "nf4": "4-bit weights, computed in the dtype: the smallest",
     "packed": "the same weights in the order in which this CPU multiplies them: nothing is lost, for CPUs alone",
 }
@@ -34,9 +38,9 @@ class Recipe:
     Attributes:
         dtype: of the transformer and text encoders; None is float32 on a CPU, else bfloat16.
         device: as torch writes it, `cpu`, `cuda`, `cuda:1`, `mps`; None picks the best there is.
-        quant: row of `QUANTS`, for the transformer's blocks; None keeps the dtype.
+        quant: row of `QUANTS`, for the transformer's blocks; None keeps the dtype; `auto` plans (`plan.py`).
         quant_t5: the same for the T5 encoder, which is quantized apart.
-        offload: row of `OFFLOADS`.
+        offload: row of `OFFLOADS`, or `auto`. Where it is, a picture that runs out of memory goes on with less.
         compat: row of `COMPATS`: whose rounding and padding to follow.
         adapters: LoRAs and their relatives as `FILE` or `FILE:SCALE`; a hub id or `civitai:VERSION` serves as FILE.
         controlnets, ip_adapters: networks beside the transformer as `FILE` or `FILE:SCALE`; calls give them pictures.
@@ -81,9 +85,10 @@ class Recipe:
         if self.dtype is not None:
             pick(DTYPES, self.dtype, "dtype")
         for name in (self.quant, self.quant_t5):
-            if name is not None:
+            if name is not None and name != AUTO:
                 pick(QUANTS, name, "quantization")
-        pick(OFFLOADS, self.offload, "offload")
+        if self.offload != AUTO:
+            pick(OFFLOADS, self.offload, "offload")
         pick(COMPATS, self.compat, "compat profile")
         if self.device is not None and self.device.split(":")[0] not in ("cpu", "cuda", "mps", "xpu"):
             raise BadRequest(f"device is {self.device!r}", hint="use cpu, cuda, cuda:N, mps or xpu")

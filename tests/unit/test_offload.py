@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from fluxone.errors import UnknownName
-from fluxone.offload import MODES, Offload, blocks_of, bring
+from fluxone.offload import MODES, Offload, blocks_of
+from fluxone.offload.moving import bring
 
 CPU = torch.device("cpu")
 META = torch.device("meta")
@@ -53,7 +54,7 @@ def test_a_part_computes_the_same_in_every_mode(mode: str) -> None:
     with on_device("net"):
         assert torch.equal(net(x), expected)
         assert torch.equal(net(x), expected)
-    assert on_device.moves == {"net": {"none": 1, "model": 1, "block": 7}[mode], "gates": 0, "other": 0}
+    assert on_device.moves == {"net": {"none": 1, "lean": 1, "model": 1, "block": 7, "disk": 7}[mode], "gates": 0, "other": 0}
 
 
 def test_none_brings_a_part_once_and_leaves_it() -> None:
@@ -130,8 +131,8 @@ def test_changing_the_mode_takes_everything_home_first() -> None:
 
 def test_unknown_names_are_said() -> None:
     net = Net()
-    with pytest.raises(UnknownName, match="no offload mode is called 'disk'"):
-        offload(net, "disk")
+    with pytest.raises(UnknownName, match="no offload mode is called 'tape'"):
+        offload(net, "tape")
     with pytest.raises(UnknownName, match="did you mean 'net'"):
         offload(net, "none")("nett")
     with pytest.raises(UnknownName):

@@ -88,7 +88,7 @@ def test_batches_change_nothing_but_rounding(tiny: Pipeline, sampler: str, cfg: 
         assert np.abs(array(one).astype(int) - array(other).astype(int)).max() <= 1
 
 
-@pytest.mark.parametrize("mode", ["model", "block"])
+@pytest.mark.parametrize("mode", ["lean", "model", "block", "disk"])
 @pytest.mark.parametrize("init", [False, True])
 def test_offload_changes_not_one_bit(tiny: Pipeline, tmp_path: Path, mode: str, init: bool) -> None:
     asked = replace(ASKED, cfg=2.0, negative="blur", seed=3, init=start() if init else None)

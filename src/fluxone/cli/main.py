@@ -33,6 +33,7 @@ COMMANDS = {
     "models": "fluxone.cli.models",
     "lora": "fluxone.cli.lora",
     "replay": "fluxone.cli.replay",
+    "plan": "fluxone.cli.plan",
     "serve": "fluxone.cli.serve",
     "train": "fluxone.cli.train",
     "evaluate": "fluxone.cli.evaluate",

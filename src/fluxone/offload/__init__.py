@@ -3,23 +3,26 @@
     with on_device("transformer"):      its weights are on the device in here
         ...                             afterwards they are wherever the mode wants them
 
-`none` brings a part at its first use and leaves it there. `model` brings it and takes it away again. `block` does
-the same, but the blocks of transformer and text encoders come one by one, each for the time of its own forward
-pass. What a part computes never depends on the mode. Weights do not change while they are used here, so taking
-them away copies nothing: the tensors at home were never given up.
+`none` brings a part at its first use and leaves it there; `lean` does so with the transformer alone. `model` brings
+a part and takes it away again. `block` does the same, but the blocks of transformer and text encoders come one by
+one, each for the time of its own forward pass; so does `disk`, from a file (`disk.py`). What a part computes never
+depends on the mode. Weights do not change while they are used here, so taking them away copies nothing: the tensors
+at home were never given up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fluxone.errors import pick
+from fluxone.offload.disk import Spill
+from fluxone.offload.moving import bring
+from fluxone.offload.stream import Beside, Parade, Straight, pin
 
-Slots = dict[str, Tensor | None]
 OnDevice = Callable[[str], AbstractContextManager[None]]
 
 
@@ -49,6 +52,7 @@ class Offload:
         self.mode = mode
         self.moves = dict.fromkeys(self.parts, 0)
         self._mode = pick(MODES, mode, "offload mode")
+        self.spills: dict[str, Spill] = {}
         self._named = {module for modules in self.parts.values() for module in modules}
 
     def __call__(self, name: str) -> AbstractContextManager[None]:
@@ -103,36 +107,9 @@ def blocks_of(module: nn.Module) -> list[nn.Module]:
     return [block for child in module.children() for block in blocks_of(child)]
 
 
-def bring(modules: Iterable[nn.Module], device: torch.device) -> Callable[[], None]:
-    """Put the tensors of `modules` themselves (not of their children) on the device; the result undoes it.
-
-    The modules get other tensors for the time, so that the ones at home stay as they are.
-    """
-    home: list[tuple[Slots, str, Tensor]] = []
-    moved: dict[Tensor, Tensor] = {}  # a tensor that two modules share is moved once
-    with torch.inference_mode(False), torch.no_grad():
-        for module in modules:
-            for slots, name, tensor in _tensors(module):
-                if tensor.device == device:
-                    continue
-                if tensor not in moved:
-                    data = tensor.data.to(device, non_blocking=True)
-                    plain = not isinstance(tensor, nn.Parameter)
-                    moved[tensor] = data if plain else nn.Parameter(data, requires_grad=tensor.requires_grad)
-                home.append((slots, name, tensor))
-                slots[name] = moved[tensor]
-
-    def back() -> None:
-        for slots, name, tensor in home:
-            slots[name] = tensor
-
-    return back
-
-
-def _tensors(module: nn.Module) -> list[tuple[Slots, str, Tensor]]:
-    """Where the module keeps its own parameters and buffers, their names there, and they themselves."""
-    kept: tuple[Slots, ...] = (module._parameters, module._buffers)  # type: ignore[assignment]
-    return [(slots, name, tensor) for slots in kept for name, tensor in slots.items() if tensor is not None]
+def pieces_of(module: nn.Module) -> list[nn.Module]:
+    """What of a part comes one by one: its blocks; without blocks itself, unless others reach into it."""
+    return blocks_of(module) or ([] if isinstance(module, nn.Sequential) else [module])
 
 
 @contextmanager
@@ -155,38 +132,78 @@ def visit(offload: Offload, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def visit_by_block(offload: Offload, name: str) -> Iterator[None]:
-    """Bring the part without its blocks; each block comes for the time of its own forward pass.
+def some_stay(offload: Offload, name: str) -> Iterator[None]:
+    """Leave the parts that every step needs where they are, and bring the others for the time of the context."""
+    with (stay if name in STAYING else visit)(offload, name):
+        yield
 
-    Tables inside a block come with the part: T5's bias by position lies in the first block and serves them all.
-    """
+
+@contextmanager
+def visit_by_block(offload: Offload, name: str) -> Iterator[None]:
+    """Bring the part without its blocks; each block comes for the time of its own forward pass."""
+    with _by_block(offload, name, spilt=False):
+        yield
+
+
+@contextmanager
+def visit_from_disk(offload: Offload, name: str) -> Iterator[None]:
+    """The same, with the blocks at home in a file."""
+    with _by_block(offload, name, spilt=True):
+        yield
+
+
+@contextmanager
+def _by_block(offload: Offload, name: str, *, spilt: bool) -> Iterator[None]:
+    """Tables inside a block come with the part: T5's bias by position lies in the first block and serves them all."""
     if name not in offload.streamed:
         with visit(offload, name):
             yield
         return
     modules = offload.modules(name)
+    blocks = [block for root in offload.parts[name] for block in pieces_of(root)]
+    inside = [{module for module in block.modules() if not isinstance(module, nn.Embedding)} for block in blocks]
+    own = [[module for module in modules if module in of_block] for of_block in inside]
+    spill = _spill(offload, name, own) if spilt else None
+    on_cuda = offload.device.type == "cuda"
+    if on_cuda and not spilt:
+        for each in own:
+            pin(each)
+
+    def moved() -> None:
+        offload.moves[name] += 1
+
+    parade = Parade(
+        own,
+        offload.device,
+        Beside(offload.device) if on_cuda else Straight(),
+        ahead=on_cuda,
+        left=(lambda index: None) if spill is None else spill.release,
+        moved=moved,
+    )
+    streamed = set().union(*inside) if inside else set()
     with ExitStack() as stack:
-        streamed: set[nn.Module] = set()
-        for block in (block for root in offload.parts[name] for block in blocks_of(root)):
-            inside = {module for module in block.modules() if not isinstance(module, nn.Embedding)}
-            stack.enter_context(_streamed(offload, name, block, [module for module in modules if module in inside]))
-            streamed |= inside
+        stack.callback(parade.end)
+        for index, block in enumerate(blocks):
+            stack.enter_context(_hooked(block, parade, index))
         offload.moves[name] += 1
         stack.callback(bring([module for module in modules if module not in streamed], offload.device))
         yield
 
 
-@contextmanager
-def _streamed(offload: Offload, name: str, block: nn.Module, own: Sequence[nn.Module]) -> Iterator[None]:
-    leave: list[Callable[[], None]] = []
+def _spill(offload: Offload, name: str, own: Sequence[Sequence[nn.Module]]) -> Spill:
+    """The part's file, written at its first use."""
+    if name not in offload.spills:
+        offload.spills[name] = Spill(own)
+    return offload.spills[name]
 
+
+@contextmanager
+def _hooked(block: nn.Module, parade: Parade, index: int) -> Iterator[None]:
     def come(module: nn.Module, args: object) -> None:
-        offload.moves[name] += 1
-        leave.append(bring(own, offload.device))
+        parade.come(index)
 
     def go(module: nn.Module, args: object, result: object) -> None:
-        while leave:
-            leave.pop()()
+        parade.go(index)
 
     hooks = [block.register_forward_pre_hook(come), block.register_forward_hook(go, always_call=True)]
     try:
@@ -196,5 +213,9 @@ def _streamed(offload: Offload, name: str, block: nn.Module, own: Sequence[nn.Mo
             hook.remove()
 
 
+STAYING = ("transformer",)  # parts that `lean` leaves on the device
+STREAMED = ("block", "disk")  # modes whose blocks come one by one
 Mode = Callable[[Offload, str], AbstractContextManager[None]]
-MODES: dict[str, Mode] = {"none": stay, "model": visit, "block": visit_by_block}
+MODES: dict[str, Mode] = {
+    "none": stay, "lean": some_stay, "model": visit, "block": visit_by_block, "disk": visit_from_disk,
+}  # fmt: skip

@@ -17,7 +17,7 @@ from torch import nn
 
 from fluxone.errors import BadRequest, BadWeights, pick
 from fluxone.nn.layers import Modulator
-from fluxone.quant.fp8 import FP8
+from fluxone.quant.fp8 import FP8, FP8_DYNAMIC
 from fluxone.quant.int8 import DYNAMIC, INT8
 from fluxone.quant.layer import QuantLinear, Scheme
 from fluxone.quant.native import Gelu
@@ -27,7 +27,7 @@ from fluxone.weights.keymap import TRANSFORMER
 from fluxone.weights.parts import Part
 from fluxone.weights.save import METADATA, save_file
 
-SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (FP8, INT8, DYNAMIC, NF4, PACKED)}
+SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (FP8, FP8_DYNAMIC, INT8, DYNAMIC, NF4, PACKED)}
 STORED = [name for name, scheme in SCHEMES.items() if scheme.empty is not None]
 NOTE = "fluxone.quant"  # key of a file's metadata: part -> scheme
 
@@ -35,19 +35,24 @@ NOTE = "fluxone.quant"  # key of a file's metadata: part -> scheme
 def quantize(network: nn.Module, name: str, dtype: torch.dtype) -> None:
     """Pack the linear layers in a network's blocks, one after the other; the rest gets a type.
 
+    A network that is packed already stays; if the numbers of both schemes are the same, it goes on by this one.
+
     Args:
         dtype: of everything that is not packed, biases too.
 
     Raises:
         UnknownName: there is no such scheme.
-        BadRequest: the network is packed already, in another way.
+        BadRequest: the network is packed already, in other numbers.
     """
     scheme = pick(SCHEMES, name, "quantization")
     former = scheme_of(network)
-    if former is not None and former != name:
+    if former is not None and SCHEMES[former].pack is not scheme.pack:
         raise BadRequest(f"the model is quantized as {former}", hint=f"load it as it is, or its original as {name}")
+    for module in network.modules() if former not in (None, name) else ():
+        if isinstance(module, QuantLinear):
+            module.scheme = scheme
     if former is None:
-        for owner, child, layer in list(_packable(network)):
+        for owner, child, layer in list(packable(network)):
             if scheme.fits(layer.out_features, layer.in_features):
                 setattr(owner, child, QuantLinear.of(layer, scheme, dtype))
     hasten(network)
@@ -115,19 +120,19 @@ def prepare(network: nn.Module, part: Part) -> None:
     """Make a network without memory ready for a part's files: packed layers where the metadata say so."""
     name = noted(part)
     if name is not None:
-        for owner, child, layer in list(_packable(network)):
+        for owner, child, layer in list(packable(network)):
             if SCHEMES[name].fits(layer.out_features, layer.in_features):
                 setattr(owner, child, QuantLinear.of(layer, SCHEMES[name], torch.float32))
         hasten(network)
 
 
-def _packable(network: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+def packable(network: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
     """Owner, name and layer of every linear layer in the network's outermost lists, but for modulation."""
     for child in network.children():
         if isinstance(child, nn.ModuleList):
             yield from _linear(child)
         else:
-            yield from _packable(child)
+            yield from packable(child)
 
 
 def _linear(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:

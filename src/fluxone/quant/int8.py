@@ -78,5 +78,5 @@ def empty(rows: int, columns: int) -> Packed:
         return {"weight": torch.empty(rows, columns, dtype=torch.int8), "row_scale": torch.empty(rows, 1)}
 
 
-INT8 = Scheme(name="int8", bits=8.02, pack=pack, unpack=unpack, multiply=multiply, empty=empty)
+INT8 = Scheme(name="int8", bits=8.02, pack=pack, unpack=unpack, multiply=multiply, empty=empty, unpacks=True)
 DYNAMIC = Scheme(name="int8-dynamic", bits=8.02, pack=pack, unpack=unpack, multiply=multiply_dynamic, empty=empty)

@@ -29,6 +29,7 @@ class Scheme:
         multiply: x (... I), those tensors and the bias to the layer's output, in the type of x.
         empty: shapes and types of those tensors for a weight of (O, I); None for a scheme that is never in a file.
         plain: whether `pack` wants the weight in the type that is computed in, and works on a CPU alone.
+        unpacks: whether the weight is brought to numbers for each product.
         fits: whether a weight of (O, I) can be packed so.
     """
 
@@ -39,6 +40,7 @@ class Scheme:
     multiply: Multiply
     empty: Callable[[int, int], Packed] | None = None
     plain: bool = False
+    unpacks: bool = False
     fits: Callable[[int, int], bool] = lambda rows, columns: True
 
 

@@ -70,6 +70,6 @@ def empty(rows: int, columns: int) -> Packed:
 
 
 NF4 = Scheme(
-    name="nf4", bits=4.5, pack=pack, unpack=unpack, multiply=multiply, empty=empty,
+    name="nf4", bits=4.5, pack=pack, unpack=unpack, multiply=multiply, empty=empty, unpacks=True,
     fits=lambda rows, columns: columns % 2 == 0,
 )  # fmt: skip
