@@ -22,7 +22,8 @@ from fluxone.storybook.worlds import World
 COLOURED = 0.6  # share of the tintable things drawn in another colour than their own
 COLOURED_SIGNS = ("banner", "neon sign", "book cover", "poster")
 HUNG = ("banner", "speech bubble")  # signs that leave room for what is below them
-LARGEST, LARGEST_OF_TWO, COVER = 24.0, 17.0, 52.0  # em of one line and of two; a book's width
+LARGEST, LARGEST_OF_TWO, COVER = 24.0, 17.0, 60.0  # em of one line and of two; a book's width
+LEGIBLE = 9.0  # em below which a text is not used: 16 px capitals at 256 px
 
 
 @dataclass(frozen=True, kw_only=True)

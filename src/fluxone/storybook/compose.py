@@ -10,7 +10,7 @@ from dataclasses import replace
 from random import Random
 
 from fluxone.storybook.arrange import front, hiding, inside, reading, table, tree, two
-from fluxone.storybook.cast import HUNG, Draft, Pick, choose, figure, lettered_sign, place, someone, thing, word
+from fluxone.storybook.cast import HUNG, LEGIBLE, Draft, Pick, choose, figure, lettered_sign, place, someone, thing, word
 from fluxone.storybook.gather import between, company, holding, saying, sizes, three
 from fluxone.storybook.objects import OBJECTS
 from fluxone.storybook.render import reach
@@ -116,6 +116,9 @@ def sign(r: Random, world: World) -> Draft:
     kind = r.choice(world.signs)
     hung = kind in HUNG
     board = lettered_sign(r, world, kind, text, (26 if hung else 34) + r.uniform(-2, 2), 86 + r.uniform(-1, 1))
+    while world.fluent and board.em < LEGIBLE:
+        text = worded(r, world)
+        board = lettered_sign(r, world, kind, text, board.y, board.foot)
     fact = Thing(name=kind, colour=board.colour, box=reach(board), items=(0,), text=text)
     key = ("sign", text.lower())
     if kind == "book cover" or (kind != "speech bubble" and r.random() < 0.5):

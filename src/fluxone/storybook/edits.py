@@ -28,7 +28,7 @@ from fluxone.storybook.worlds import WORLDS, World
 
 Edited = tuple[Scene, dict[str, str]]  # the new scene, and what fills the instruction's gaps
 Editor = Callable[[Random, Scene, World], Edited | None]
-SMALLEST_EM, SMALLEST = 14.0, 9.5  # a new word, or a phrase, must fit the old sign at a size that can be read
+SMALLEST_EM, SMALLEST = 14.0, 9.0  # a new word, or a phrase, must fit the old sign at a size that can be read
 DRAWS = 40  # texts tried
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
-from fluxone.storybook.cast import Draft, Pick, choose, figure, lettered_sign, place, someone, thing
+from fluxone.storybook.cast import LEGIBLE, Draft, Pick, choose, figure, lettered_sign, place, someone, thing
 from fluxone.storybook.objects import OBJECTS
 from fluxone.storybook.render import reach
 from fluxone.storybook.rig import joints
@@ -114,6 +114,9 @@ def saying(r: Random, world: World) -> Draft:
     """A person under a speech bubble."""
     said = text(r, world)
     board = lettered_sign(r, world, "speech bubble", said, 0, 86)
+    while board.em < LEGIBLE:
+        said = text(r, world)
+        board = lettered_sign(r, world, "speech bubble", said, 0, 86)
     board = replace(board, y=board.height / 2 + 4 + r.uniform(-1, 1))
     who = someone(r, world, 50 + r.uniform(-4, 4), 52)
     who = replace(who, pose=who.pose if who.pose in NARROW else "standing", foot=93, hat="", hat_colour="")

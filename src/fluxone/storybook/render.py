@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fluxone.errors import pick
 from fluxone.storybook.canvas import SPAN, Canvas
 from fluxone.storybook.engines import ENGINES
-from fluxone.storybook.light import moonlit, photograph
+from fluxone.storybook.light import LIGHTS
 from fluxone.storybook.objects import OBJECTS
 from fluxone.storybook.people import draw_person
 from fluxone.storybook.props import draw_book, draw_crate, draw_peek, draw_sign, draw_table
@@ -198,8 +198,8 @@ def render(scene: Scene, size: int, *, mode: str = "rgb", engine: str = "resvg")
     if mode == "labels":
         return drawn(svg(scene, size, mode), size)[..., 0].copy()
     light = STYLES.get(scene.style, PLAIN).light if mode == "rgb" else ""
-    if light == "photo":
-        backdrop = drawn(_framed(_backdrop(scene), size), size)[..., :3]
-        return photograph(backdrop, drawn(_framed(_things(scene, PLAIN), size), size), scene.seed)
-    pixels = drawn(svg(scene, size, mode), size)[..., :3]
-    return moonlit(pixels) if light == "moon" else pixels.copy()
+    if not light:
+        return drawn(svg(scene, size, mode), size)[..., :3].copy()
+    backdrop = drawn(_framed(_backdrop(scene), size), size)[..., :3]
+    things = drawn(_framed(_things(scene, PLAIN), size), size)
+    return LIGHTS[light](backdrop, things, scene.seed)

@@ -21,7 +21,7 @@ class Style:
     contour: str = ""  # colour of a line around things; none when empty
     width: float = 0.7  # of that line, in picture units
     colours: Matrix = ()  # over the whole picture; none when empty
-    light: str = ""  # what light.py does to the pixels in the end: moon or photo
+    light: str = ""  # a row of light.LIGHTS, which makes the pixels of backdrop and things one picture
 
     def thing(self, body: str, index: int, box: Box) -> str:
         """Thing number `index` in the style's colours, with its contour; `box` (picture units) is what it covers.

@@ -9,7 +9,10 @@ import pytest
 
 from fluxone import storybook
 from fluxone.storybook import WORLDS
-from fluxone.storybook.captions import QUOTED, article
+from fluxone.storybook.captions import LONGEST, QUOTED, article, length
+from fluxone.storybook.idioms import SYNONYMS
+from fluxone.storybook.objects import OBJECTS
+from fluxone.train import tokenizer
 
 FIRST = WORLDS["first"]
 
@@ -74,3 +77,23 @@ def test_only_true_colours_are_said() -> None:
 @pytest.mark.parametrize(("phrase", "whole"), [("owl", "an owl"), ("red owl", "a red owl")])
 def test_article(phrase: str, whole: str) -> None:
     assert article(phrase) == whole
+
+
+def test_captions_fit_the_tokens() -> None:
+    """No caption of the full world is longer than the mini's 48 tokens, as its tokenizer counts them."""
+    full = WORLDS["full"]
+    known = tokenizer.build(storybook.vocabulary(full))
+    unknown = known.token_to_id(tokenizer.UNKNOWN)
+    for seed in range(2500):
+        caption = storybook.scene(seed, full).caption
+        ids = known.encode(caption).ids
+        assert len(ids) == length(caption) <= LONGEST, caption
+        assert unknown not in ids, caption
+
+
+def test_no_synonym_is_the_name_of_something_else() -> None:
+    names = {*OBJECTS, "box", "table"}
+    assert not names & {other for name, others in SYNONYMS.items() for other in others if other not in SHARED}
+
+
+SHARED = ("book",)  # a book whose cover has a title is a book

@@ -13,6 +13,8 @@ from fluxone.errors import UnknownName
 from fluxone.storybook import WORLDS
 from fluxone.storybook.objects import OBJECTS
 from fluxone.storybook.spec import Sprite
+from fluxone.storybook.texts import LONGEST
+from fluxone.train.tokenizer import CHARACTERS
 
 SOME = 600
 
@@ -57,7 +59,9 @@ def test_only_the_world_occurs(world: storybook.World, scenes: list[storybook.Sc
                 assert thing.name in world.objects
                 assert thing.colour in ("", *world.colours)
                 assert OBJECTS[thing.name].tint or thing.plain
-        assert all(3 <= len(text) <= world.max_letters or text.lower() in world.words for text in scene.facts.texts)
+        if not world.fluent:
+            assert all(3 <= len(t) <= world.max_letters or t.lower() in world.words for t in scene.facts.texts)
+        assert all(set(text) <= set(CHARACTERS) and len(text) <= LONGEST for text in scene.facts.texts)
 
 
 def test_about_a_twentieth_is_held_out(scenes: list[storybook.Scene]) -> None:
@@ -92,6 +96,11 @@ def test_left_is_left_and_above_is_above(scenes: list[storybook.Scene]) -> None:
                 assert a[2] < b[0] + 0.02
             if relation.name == "above":
                 assert a[3] < b[1] + 0.12 and (a[1] + a[3]) / 2 < (b[1] + b[3]) / 2 - 0.2
+            if relation.name in ("between", "in a row"):
+                assert relation.third is not None
+                three = [scene.facts.things[i].box for i in (relation.other, relation.subject, relation.third)]
+                three = three if relation.name == "between" else [three[1], three[0], three[2]]
+                assert three[0][2] < three[1][0] + 0.03 and three[1][2] < three[2][0] + 0.03, scene.seed
             seen.add(relation.name)
     assert {"left of", "next to", "above", "under"} <= seen
 
