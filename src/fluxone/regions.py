@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -15,45 +15,47 @@ from torch import Tensor
 from fluxone import pixels as px
 from fluxone.errors import BadRequest
 from fluxone.geometry import Resolution
+from fluxone.job import Job
 from fluxone.nn.mixing import Mixing, Nag
-from fluxone.prompts import Encode, each
+from fluxone.prompts import Encode
 from fluxone.request import Region, Request
 from fluxone.sampling.guidance import level_at
+from fluxone.text.encode import Text
 
 
-class Mixed(TypedDict):
-    """The fields of a `Job` that are made here."""
-
-    more: Tensor | None
-    mixing: Mixing | None
-
-
-def mixed(request: Request, encode: Encode, grid: tuple[int, int], sigmas: list[float]) -> Mixed:
-    """The regions of a resolved request and its negative text inside attention; nothing where it has neither.
+def mixed(request: Request, encode: Encode, job: Job, away: Text | None) -> Job:
+    """The job with the regions of a resolved request, and its negative text, inside attention.
 
     Args:
         encode: see `Pipeline.encode`.
-        grid: rows and columns of tokens.
+        away: the negative text, a row a picture, for NAG.
 
     Raises:
         BadRequest: a region has no mask, or one that covers nothing.
     """
-    ones, how = each(request), (request.text_tokens, request.emphasis)
-    texts = [encode([region.prompt] * request.count, [None] * request.count, *how).txt for region in request.regions]
-    masks = tuple(region_mask(region, grid) for region in request.regions)
-    nag, negative = None, 0
-    if request.nag > 1:
-        texts.append(encode([one.negative for one in ones], [one.clip_negative for one in ones], *how).txt)
-        negative = texts[-1].shape[1]
-        high, low = (level_at(sigmas, share) for share in request.cfg_interval)
-        nag = Nag(scale=request.nag, tau=request.nag_tau, alpha=request.nag_alpha, low=low, high=high)
+    batch, how = len(job.x), (request.text_tokens, request.emphasis)
+    texts = [encode([region.prompt] * batch, [None] * batch, *how).txt for region in request.regions]
+    words = tuple(part.shape[1] for part in texts)
+    if request.nag > 1 and away is not None:
+        texts.append(away.txt)
     if not texts:
-        return Mixed(more=None, mixing=None)
-    text = encode([one.prompt for one in ones], [one.clip_prompt for one in ones], *how).txt.shape[1]
-    words = tuple(part.shape[1] for part in texts[: len(masks)])
-    return Mixed(
-        more=torch.cat(texts, dim=1), mixing=Mixing(text=text, masks=masks, words=words, negative=negative, nag=nag)
+        return job
+    mixing = Mixing(text=job.text.txt.shape[1], words=words, negative=texts[-1].shape[1] if request.nag > 1 else 0)
+    return placed(request, replace(job, more=torch.cat(texts, dim=1), mixing=mixing))
+
+
+def placed(request: Request, job: Job) -> Job:
+    """The job with its regions where they are on its grid, and NAG where it is on its schedule."""
+    if job.mixing is None:
+        return job
+    masks = tuple(region_mask(region, job.grid) for region in request.regions)
+    high, low = (level_at(job.sigmas, share) for share in request.cfg_interval)
+    nag = Nag(scale=request.nag, tau=request.nag_tau, alpha=request.nag_alpha, low=low, high=high)
+    old = job.mixing
+    mixing = Mixing(
+        text=old.text, masks=masks, words=old.words, negative=old.negative, nag=nag if request.nag > 1 else None
     )
+    return replace(job, mixing=mixing)
 
 
 def region_mask(region: Region, grid: tuple[int, int]) -> Float[Tensor, " L"]:

@@ -12,6 +12,7 @@ would leave only noise there. Source: Esser et al. 2024, arXiv 2403.03206, secti
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,16 +23,16 @@ from fluxone.errors import pick
 from fluxone.geometry import Resolution
 from fluxone.job import Job
 from fluxone.nn.tokens import pack
-from fluxone.regions import mixed
+from fluxone.regions import placed
 from fluxone.request import MAX_SEED, Request
-from fluxone.sampling.noise import gaussian, generators
+from fluxone.sampling.noise import Source, gaussian, generators
 from fluxone.sampling.profiles import concrete
 from fluxone.sampling.samplers import State
 from fluxone.sampling.schedule import SCHEDULES, Shift, remaining
 from fluxone.steering.steer import Steer
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
     from fluxone.pipeline import Pipeline
 
@@ -48,22 +49,26 @@ def composed(request: Request) -> Request:
     return replace(request, resolution=half, ultra=None)
 
 
-def enlarged(pipeline: Pipeline, request: Request, job: Job, x: State) -> Job:
-    """Pass 2 of a resolved request, whose pass 1, `job`, ended with `x`."""
+def enlarged(pipeline: Pipeline, request: Request, job: Job, sources: Callable[[], Source], x: State) -> Job:
+    """Pass 2 of a resolved request, whose pass 1, `job`, ended with `x`.
+
+    Args:
+        sources: of the noise.
+    """
     rows, columns = pipeline.grid(request)
     tile = job.grid if request.ultra in TILED else None
     pixels = pipeline.decode(x, job.grid)
     large = F.interpolate(pixels, scale_factor=TIMES, mode="bicubic").clamp(-1, 1)
     picture = pack(pipeline.encode_pixels(large, None, posterior=False, tiled=tile is not None))
-    sources = generators((request.seed + i + FAR) % (MAX_SEED + 1) for i in range(request.count))
-    shape = (request.count, pipeline.autoencoder.shape.latent, 2 * rows, 2 * columns)
+    drawn = sources()
+    shape = (len(x), pipeline.autoencoder.shape.latent, 2 * rows, 2 * columns)
     dtype = concrete(pipeline.profile.noise, pipeline.dtype)
 
     def noise() -> Tensor:
-        return pack(gaussian(sources, shape, dtype).float())
+        return pack(gaussian(drawn, shape, dtype).float())
 
     sigmas = levels(pipeline, request)
-    return replace(
+    second = replace(
         job,
         x=sigmas[0] * noise() + (1 - sigmas[0]) * picture,
         sigmas=sigmas,
@@ -75,8 +80,13 @@ def enlarged(pipeline: Pipeline, request: Request, job: Job, x: State) -> Job:
         keep=None,
         steer=Steer(),
         following=None,
-        **mixed(request, pipeline.encode, (rows, columns), sigmas),
     )
+    return placed(request, second)
+
+
+def far(seed: int, count: int) -> list[Generator]:
+    """What noise of pass 2 is drawn from."""
+    return generators((seed + i + FAR) % (MAX_SEED + 1) for i in range(count))
 
 
 def levels(pipeline: Pipeline, request: Request) -> list[float]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from fluxone.errors import BadRequest
 from fluxone.geometry import Resolution
 from fluxone.pipeline import Pipeline
+from fluxone.regions import mixed
 from fluxone.request import Region, Request
 from unit.tiny import pipeline
 
@@ -64,6 +65,19 @@ def test_nag_is_off_at_one_and_off_outside_of_its_interval(tiny: Pipeline) -> No
     early = last(tiny, nag=5.0, nag_alpha=1.0, negative="blur", cfg_interval=(0.0, 0.4))
     assert not torch.allclose(early, plain, atol=1e-2) and not torch.allclose(early, guided, atol=1e-3)
     assert torch.allclose(last(tiny, nag=5.0, negative="blur", cfg_interval=(0.0, 0.0)), plain, atol=1e-4)
+
+
+def test_regions_stand_after_all_that_the_prompt_has_become(tiny: Pipeline) -> None:
+    """Image prompts make the text longer than its words: what stands behind begins there."""
+    request = tiny.resolve(replace(ASKED, regions=(Region(prompt="fox", mask=half(255, 0)),), nag=3.0, negative="blur"))
+    job = tiny.prepare(request)
+    assert job.mixing is not None and job.more is not None
+    longer = replace(job, text=replace(job.text, txt=job.text.txt.repeat(1, 2, 1)), more=None, mixing=None)
+    again = mixed(request, tiny.encode, longer, tiny.encode(["blur"], [None], None))
+    assert again.mixing is not None and again.more is not None
+    assert again.mixing.text == 2 * job.mixing.text == longer.text.txt.shape[1]
+    assert torch.equal(again.more, job.more) and again.mixing.more == job.mixing.more
+    list(tiny.walk(again))
 
 
 def test_bad_regions_are_told(tiny: Pipeline) -> None:

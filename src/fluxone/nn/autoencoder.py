@@ -23,6 +23,7 @@ from fluxone.nn.tiling import LEAST, Sheet, sheet, sweep
 from fluxone.shapes import AutoEncoderShape
 
 EPS = 1e-6
+LOGVAR = (-30.0, 20.0)  # bounds of the posterior's logarithm of variance. Source: diffusers
 
 Features = Float[Tensor, "B _ _ _"]
 Normalise = Callable[[nn.GroupNorm, Tensor], Tensor]
@@ -274,19 +275,23 @@ class AutoEncoder(nn.Module):
 
     def moments(self, pixels: Float[Tensor, "B K H W"]) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B C h w"]]:
         """Return mean and logarithm of the variance of the posterior, unscaled. Sides are whole cells, -1..1."""
-        mean, logvar = self._posterior(self.encoder(pixels))
+        mean, logvar = self._posterior(self.encoder(pixels)).chunk(2, dim=1)
         return mean, logvar
 
     def encode(self, pixels: Float[Tensor, "B K H W"], *, tile: int | None = None) -> Float[Tensor, "B C h w"]:
         """Return the latents of pixels in -1..1: the mean of the posterior, shifted and scaled."""
+        return self._scaled(self._whole(pixels, tile).chunk(2, dim=1)[0])
 
-        size = self._tile(tile, pixels.shape, 1)
+    def sample(
+        self, pixels: Float[Tensor, "B K H W"], draw: Callable[[Tensor], Tensor], *, tile: int | None = None
+    ) -> Float[Tensor, "B C h w"]:
+        """Return the latents of pixels in -1..1: a sample of the posterior, shifted and scaled.
 
-        def one(x: Tensor) -> Tensor:
-            features: Tensor = self.encoder(x) if size is None else self.encoder.sweep(x, size)
-            return self._posterior(features)[0]
-
-        return self.shape.scale * (self._each(one, pixels) - self.shape.shift)
+        Args:
+            draw: noise like the tensor that it is given.
+        """
+        mean, logvar = self._whole(pixels, tile).chunk(2, dim=1)
+        return self._scaled(mean + (0.5 * logvar.clamp(*LOGVAR)).exp() * draw(mean))
 
     def decode(self, latent: Float[Tensor, "B C h w"], *, tile: int | None = None) -> Float[Tensor, "B K H W"]:
         """Return the pixels, about -1..1, of latents as the transformer makes them."""
@@ -304,14 +309,25 @@ class AutoEncoder(nn.Module):
 
         return self._each(one, z)
 
-    def _posterior(self, features: Features) -> tuple[Tensor, Tensor]:
-        features = features if self.quant_conv is None else self.quant_conv(features)
-        mean, logvar = features.chunk(2, dim=1)
-        return mean, logvar
+    def _posterior(self, features: Features) -> Features:
+        """Mean and logarithm of variance, one after the other."""
+        return features if self.quant_conv is None else self.quant_conv(features)
 
     def _each(self, work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         x = x.contiguous()  # convolutions round differently in other layouts; a picture does not depend on its own
         return torch.cat([work(row) for row in torch.split(x, 1)]) if self.sliced and len(x) > 1 else work(x)
+
+    def _whole(self, pixels: Float[Tensor, "B K H W"], tile: int | None) -> Float[Tensor, "B _ h w"]:
+        size = self._tile(tile, pixels.shape, 1)
+
+        def one(x: Tensor) -> Tensor:
+            features: Tensor = self.encoder(x) if size is None else self.encoder.sweep(x, size)
+            return self._posterior(features)
+
+        return self._each(one, pixels)
+
+    def _scaled(self, z: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
+        return self.shape.scale * (z - self.shape.shift)
 
     def _tile(self, tile: int | None, sides: torch.Size, px: int) -> int | None:
         """Return the side of a tile, px in whole cells, or None where one tile is the whole. px: of a position."""

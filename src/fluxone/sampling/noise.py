@@ -34,6 +34,11 @@ def gaussian(sources: Source, shape: Sequence[int], dtype: torch.dtype = torch.f
     return torch.randn(tuple(shape), generator=sources, dtype=dtype, device=device).cpu()
 
 
+def gaussian_like(sources: Source, like: Tensor) -> Tensor:
+    """Noise of the shape and type, and on the device, of a tensor."""
+    return gaussian(sources, like.shape, like.dtype).to(like.device)
+
+
 def noise(
     seeds: Iterable[int], resolution: Resolution, channels: int = 16, *, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "B C h w"]:

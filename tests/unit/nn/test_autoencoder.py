@@ -47,6 +47,17 @@ def test_tiles_are_exact(shape: str, height: int, width: int, tile: int) -> None
 
 
 @torch.no_grad()
+def test_a_sample_is_the_mean_and_noise_tiled_or_not() -> None:
+    model = build("four levels")
+    pixels = picture(96, 200)
+    assert torch.equal(model.sample(pixels, torch.zeros_like), model.encode(pixels))
+    latent = model.sample(pixels, torch.ones_like)
+    assert (model.sample(pixels, torch.ones_like, tile=64) - latent).abs().max() <= 1e-10 * latent.abs().max()
+    _, logvar = model.moments(pixels)
+    assert torch.allclose(latent - model.encode(pixels), model.shape.scale * (0.5 * logvar).exp(), atol=1e-10)
+
+
+@torch.no_grad()
 def test_tiles_leave_no_seam_in_float32() -> None:
     """The step from one pixel to the next is what it is untiled, at the tiles' borders and everywhere."""
     model = build("four levels").float()
