@@ -11,8 +11,8 @@ from fluxone.storybook.idioms import (
     LETTERED_MORE,
     LONE_MORE,
     OPENINGS,
-    PAIRS,
     PAIRED_MORE,
+    PAIRS,
     PLURALS,
     RELATIONS_MORE,
     SHADES,
@@ -57,7 +57,7 @@ QUOTED = re.compile(r'"[^"]*"')
 
 
 def length(text: str) -> int:
-    """How many tokens the mini's tokenizer makes of the caption: words without articles, marks, quoted letters, an end."""
+    """How many tokens the mini's tokenizer makes of it: words without articles, marks, letters in quotes, an end."""
     quoted = QUOTED.findall(text)
     bare = TOKEN.findall(QUOTED.sub(" ", text))
     return sum(map(len, quoted)) + sum(token not in ("a", "an", "the") for token in bare) + 1
@@ -117,6 +117,8 @@ def _caption(scene: Scene, rng: Random) -> str:
         template = (
             template.replace(" {stage}", " under {c} {stage}") if " {stage}" in template else f"{template} under {{c}}"
         )
+    if things[0].detail("pose") and not relations:
+        template = template.replace("{a} is ", "{a} ")  # people are doing something already
     if things[0].count > 1:
         template = template.replace("there is", "there are").replace("{a} is", "{a} are")
     names = dict(zip(("A", "B", "C"), nouns, strict=False))
@@ -183,7 +185,17 @@ def _sources(world: World) -> Iterable[str]:
 
 def _fluent(world: World) -> Iterable[str]:
     """What fluent captions and the texts of pairs add."""
-    yield from (*ALONE_MORE, *LETTERED_MORE, *TITLED, *PAIRED_MORE, *LONE_MORE, *WORN, "words", "number", "bigger smaller larger much")
+    yield from (
+        *ALONE_MORE,
+        *LETTERED_MORE,
+        *TITLED,
+        *PAIRED_MORE,
+        *LONE_MORE,
+        *WORN,
+        "words",
+        "number",
+        "bigger smaller larger much",
+    )
     for table in (RELATIONS_MORE, SIZES, SHADES, OPENINGS, PAIRS):
         for texts in table.values():
             yield from texts

@@ -10,7 +10,19 @@ from dataclasses import replace
 from random import Random
 
 from fluxone.storybook.arrange import front, hiding, inside, reading, table, tree, two
-from fluxone.storybook.cast import HUNG, LEGIBLE, Draft, Pick, choose, figure, lettered_sign, place, someone, thing, word
+from fluxone.storybook.cast import (
+    HUNG,
+    LEGIBLE,
+    Draft,
+    Pick,
+    choose,
+    figure,
+    lettered_sign,
+    place,
+    someone,
+    thing,
+    word,
+)
 from fluxone.storybook.gather import between, company, holding, saying, sizes, three
 from fluxone.storybook.objects import OBJECTS
 from fluxone.storybook.render import reach

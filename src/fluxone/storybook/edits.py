@@ -114,7 +114,7 @@ def _style(r: Random, scene: Scene, world: World) -> Edited | None:
     if not options:
         return None
     name = r.choice(options)
-    return replace(scene, style=name), {"style": r.choice(STYLES[name].phrases)}
+    return replace(scene, style=name), {"style": r.choice([said for said in STYLES[name].phrases if " " in said])}
 
 
 def _text(r: Random, scene: Scene, world: World) -> Edited | None:

@@ -1,4 +1,4 @@
-"""SVG -> pixels, by one of two engines: resvg, which is exact on every machine, or skia, which is three times as fast."""
+"""SVG -> pixels, by one of two engines: resvg, equal on every machine, or skia, three to five times as fast."""
 
 from __future__ import annotations
 

@@ -62,7 +62,9 @@ def three(r: Random, world: World) -> Draft:
     if r.random() < 0.4:
         relation = Relation(name="between", subject=0, other=1, third=2)
         return Draft(items=people, things=(things[1], things[0], things[2]), relations=(relation,), key=key)
-    return Draft(items=people, things=things, relations=(Relation(name="in a row", subject=0, other=1, third=2),), key=key)
+    return Draft(
+        items=people, things=things, relations=(Relation(name="in a row", subject=0, other=1, third=2),), key=key
+    )
 
 
 def company(r: Random, world: World) -> Draft:
@@ -152,9 +154,7 @@ def sizes(r: Random, world: World) -> Draft:
     else:
         facts = facts if left else (facts[1], facts[0])
         relation, name = Relation(name="left of", subject=0, other=1), "left of" if left else "right of"
-    return Draft(
-        items=(small, big), things=facts, relations=(relation,), key=("sizes", name, a.label(), b.label())
-    )
+    return Draft(items=(small, big), things=facts, relations=(relation,), key=("sizes", name, a.label(), b.label()))
 
 
 NARROW = ("standing", "waving", "walking", "cheering", "posing")  # poses that leave the neighbours alone

@@ -112,8 +112,14 @@ RELATIONS_MORE: dict[str, tuple[str, ...]] = {
     "on": ("{a} is on {b} {stage}",),
     "below": ("{a} is under {b} {stage}", "{a} beneath {b} {stage}"),
     "inside": ("{a} is in {b} {stage}", "{a} looking out of {b} {stage}", "{b} with {a} inside {stage}"),
-    "tail": ("{a} is inside {b}, but only its tail is visible, {stage}", "{a} is hiding in {b}, only the tail is visible, {stage}"),
-    "ears": ("{a} is inside {b}, but only its ears are visible, {stage}", "{a} is hiding in {b}, only the ears are visible, {stage}"),
+    "tail": (
+        "{a} is inside {b}, but only its tail is visible, {stage}",
+        "{a} is hiding in {b}, only the tail is visible, {stage}",
+    ),
+    "ears": (
+        "{a} is inside {b}, but only its ears are visible, {stage}",
+        "{a} is hiding in {b}, only the ears are visible, {stage}",
+    ),
     "holding": (
         "{a} holding {b} {stage}",
         "{a} holding {b} {stage}",
@@ -162,7 +168,6 @@ WORN = ("{who} wearing {worn}", "{who} with {worn}", "{who} in a {shirt} {top} w
 LONE_MORE = (
     "{who} wearing a {shirt} {top}, {pose},",
     "{pose} {who} in a {shirt} {top}",
-    "{who} is {pose}",
 )
 OPENINGS: dict[str, tuple[str, ...]] = {
     "photo": ("a photo of", "a photo of", "a photograph of", "a realistic photo of"),
@@ -192,11 +197,21 @@ PAIRS: dict[str, tuple[str, ...]] = {
         "the {a} of the first picture to the left of the {b} of the second picture {stage}",
         "this {a} on the left and this {b} on the right {stage}",
     ),
-    "depth": ("{caption}", "{caption}", "{caption}", "{caption}, following the depth", "{caption}, from this depth map"),
+    "depth": (
+        "{caption}",
+        "{caption}",
+        "{caption}",
+        "{caption}, following the depth",
+        "{caption}, from this depth map",
+    ),
     "pose": (
         "{caption}",
         "{caption}, in this pose",
         "{caption}, following the pose",
     ),
-    "posed": ("a {looks} in this pose {stage}", "a {looks} {stage}, in the same pose", "{stage}, a {looks} in this pose"),
+    "posed": (
+        "a {looks} in this pose {stage}",
+        "a {looks} {stage}, in the same pose",
+        "{stage}, a {looks} in this pose",
+    ),
 }

@@ -19,14 +19,14 @@ Layer = UInt8[np.ndarray, "H W 4"]
 Plane = Float[np.ndarray, "H W"]
 
 SKY = np.array([[0.42, 0.04, 0.02], [0.04, 0.44, 0.06], [0.05, 0.14, 0.72]], np.float32)  # rows: r, g, b from r, g, b
-SHONE = np.array([[0.75, 0.05, 0.02], [0.03, 0.76, 0.05], [0.04, 0.10, 0.80]], np.float32)  # the same, in the moon's light
+SHONE = np.array([[0.75, 0.05, 0.02], [0.03, 0.76, 0.05], [0.04, 0.10, 0.80]], np.float32)  # on things
 DARK = 1.7  # the backdrop's exponent: pale skies fall dark
 BACK_BLUR, CAST, EDGE, ROUND = 0.011, 0.035, 0.008, 0.045  # of the picture's side: depth blur, shadow, bevels
 COARSE = 4  # how much smaller wide blurs are done
 GRAIN = 2.6  # standard deviation, of 255
 
 
-def _blurred(plane: UInt8[np.ndarray, "..."], radius: float) -> Float[np.ndarray, "..."]:
+def _blurred(plane: UInt8[np.ndarray, ...], radius: float) -> Float[np.ndarray, ...]:
     return np.asarray(Image.fromarray(plane).filter(ImageFilter.GaussianBlur(radius)), np.float32)
 
 

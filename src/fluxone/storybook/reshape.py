@@ -58,7 +58,11 @@ def add(r: Random, scene: Scene, world: World) -> Edited | None:
     new = thing(world, pick, (put,), 1)
     things = (new, old) if side == "left" else (old, new)
     relation = (Relation(name="left of", subject=0, other=1),)
-    gaps = {"other": article(f"{new.colour if not new.plain else ''} {pick.name}".strip()), "side": side, "thing": old.name}
+    gaps = {
+        "other": article(f"{new.colour if not new.plain else ''} {pick.name}".strip()),
+        "side": side,
+        "thing": old.name,
+    }
     if isinstance(item, Person):
         key: tuple[Hashable, ...] = ("company", *_who(item), pick.label())
         return _whole(scene, "company", (item, put), things, relation, key), gaps

@@ -64,9 +64,7 @@ class Style:
 def _pale(gain: float, lift: float, kept: float) -> Matrix:
     """Scaled and lifted towards white, with `kept` of the colourfulness."""
     weights = (0.3, 0.59, 0.11)
-    rows = [
-        (*(gain * (w * (1 - kept) + kept * (i == k)) for k, w in enumerate(weights)), 0.0, lift) for i in range(3)
-    ]
+    rows = [(*(gain * (w * (1 - kept) + kept * (i == k)) for k, w in enumerate(weights)), 0.0, lift) for i in range(3)]
     return (*rows[0], *rows[1], *rows[2], 0, 0, 0, 1, 0)
 
 

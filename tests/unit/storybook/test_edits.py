@@ -127,7 +127,7 @@ def test_counts_moves_and_sizes_are_what_is_asked() -> None:
     for _, after, said in _reshaped("move", 12):
         box = after.facts.things[0].box
         assert ((box[0] + box[2]) / 2 < 0.4) == ("left" in said)
-        assert 0 < box[0] and box[2] < 1
+        assert box[0] > 0 and box[2] < 1
     for before, after, said in _reshaped("size", 12):
         high = [s.facts.things[0].box[3] - s.facts.things[0].box[1] for s in (before, after)]
         smaller = any(w in said for w in ("small", "little", "tiny"))

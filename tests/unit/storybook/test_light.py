@@ -69,7 +69,9 @@ def test_light_is_in_colour_pictures_only(mode: str) -> None:
 def test_the_engines_agree(style: str) -> None:
     pytest.importorskip("skia")
     for index in range(4):
-        one, two = (storybook.render(scene(index, style), 256, engine=engine).astype(float) for engine in engines.ENGINES)
+        one, two = (
+            storybook.render(scene(index, style), 256, engine=engine).astype(float) for engine in engines.ENGINES
+        )
         assert np.abs(one - two).mean() < 3
 
 
