@@ -52,8 +52,9 @@ FLOORS = {
     "fluxone.evaluate": 5,
     "fluxone.serve": 5,
     "fluxone.train": 5,
-    "fluxone.cli": 6,
-    "fluxone.__main__": 7,
+    "fluxone.tune": 6,  # fine-tuning stands on training and measures with the judge
+    "fluxone.cli": 7,
+    "fluxone.__main__": 8,
 }
 # The lowest floor from which a package may be imported, besides the standard library.
 PACKAGES = {
@@ -67,6 +68,7 @@ PACKAGES = {
     "gguf": 2,
     "cv2": 3,
     "resvg_py": 3,
+    "skia": 3,
     "alembic": 5,
     "fastapi": 5,
     "greenlet": 5,
@@ -78,7 +80,7 @@ PACKAGES = {
     "tqdm": 5,
     "matplotlib": 5,
     "rapidocr": 5,
-    "click": 6,
+    "click": 7,
 }
 EXEMPT = {SRC / "__init__.py"}  # names the public classes of all floors, as text and for type checkers
 

@@ -1,0 +1,210 @@
+"""The loop of a fine-tuning run, which can be ended at any time and goes on to the last bit as if it had not been.
+
+    gradients of the batch, in parts --all processes--> clip --> step --> log --> now and then a checkpoint
+
+Not a number ends a run, with the batch that made it beside the checkpoint; it is never passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fluxone.errors import BadFile, BadRequest, BrokenModel
+from fluxone.train import checkpoint
+from fluxone.train.ema import Ema
+from fluxone.train.group import Group, average, total
+from fluxone.tune.learner import Learner, Tally
+from fluxone.tune.optimizers import Pace, make
+from fluxone.tune.rates import FALLS, factor
+from fluxone.tune.settings import Settings
+
+LOG = "log.jsonl"
+DUMP = "broken"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tick:
+    """What is told after each step."""
+
+    step: int
+    loss: float
+    seconds: float
+
+
+class Trainer:
+    """One run.
+
+    Args:
+        folder: of checkpoint and log.
+        data: what is trained on, by content: a run goes on only with the same.
+        group: the processes that share each batch.
+    """
+
+    def __init__(
+        self, learner: Learner, settings: Settings, folder: Path, *, data: str, group: Group | None = None
+    ) -> None:
+        self.learner, self.settings, self.folder, self.data = learner, settings, folder, data
+        self.group = group or Group()
+        self.params: dict[str, nn.Parameter] = dict(learner.beside.named_parameters())
+        pace = Pace(rate=settings.rate, betas=settings.betas, decay=settings.decay)
+        self.optimizer = make(settings.optimizer, self.params, pace)
+        self.ema = Ema(self.params, settings.ema) if settings.ema else None
+        self.step = 0
+        self.notes: dict[str, Any] = {}  # what the workflow wants kept with the checkpoint
+
+    def resume(self) -> bool:
+        """Take up the folder's checkpoint, if there is one.
+
+        Raises:
+            BadRequest: it is of other settings or other pictures.
+        """
+        found = checkpoint.load(self.folder)
+        if found is None:
+            return False
+        groups, meta = found
+        self._same(meta)
+        try:
+            self.learner.beside.put(groups["weights"])
+            self.optimizer.load(groups["optimizer"])
+            if self.ema is not None:
+                self.ema.load(groups["average"])
+            self.step, self.notes = int(meta["step"]), dict(meta["notes"])
+        except (KeyError, RuntimeError) as error:
+            raise BadFile(f"{self.folder} holds another run's checkpoint: {error}", hint="delete it") from None
+        self._cut_log()
+        return True
+
+    def _same(self, meta: Mapping[str, Any]) -> None:
+        other = self.settings.differing(meta.get("settings", {}))
+        if other:
+            was = ", ".join(f"{name} {meta['settings'][name]}" for name in other)
+            raise BadRequest(
+                f"{self.folder} holds a run with {was}", hint="use the same, another folder with -o, or --fresh"
+            )
+        if meta.get("data") != self.data:
+            raise BadRequest(f"{self.folder} holds a run on other pictures", hint="use another folder, or --fresh")
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all. Only the first process does."""
+        if not self.group.first:
+            return
+        groups: dict[str, Mapping[str, Tensor]] = {
+            "weights": {name: p.detach() for name, p in self.params.items()},
+            "optimizer": self.optimizer.state(),
+        }
+        if self.ema is not None:
+            groups["average"] = self.ema.average
+        meta = {"step": self.step, "settings": self.settings.told(), "data": self.data, "notes": self.notes}
+        checkpoint.save(self.folder, groups, meta)
+
+    def advance(self) -> Tick:
+        """One step.
+
+        Raises:
+            BrokenModel: a loss or a gradient is not finite. The last checkpoint stays as it was.
+        """
+        begun, settings, tally = time.perf_counter(), self.settings, Tally()
+        mine = self.group.share(settings.batch)
+        for part in parts(mine, settings.micro or settings.batch):
+            self.learner.backward(self.step, part, tally)
+        average(self.group, self.params.values(), 1.0)
+        norm = float(nn.utils.clip_grad_norm_(list(self.params.values()), settings.clip))
+        loss = self._mean(tally)
+        if not (math.isfinite(norm) and math.isfinite(loss)):
+            self._dump(loss, norm)
+        share = factor(self.step, settings.steps, settings.warmup, FALLS[settings.fall])
+        self.optimizer.step(share)
+        for p in self.params.values():
+            p.grad = None
+        self.step += 1
+        if self.ema is not None:
+            self.ema.update(self.step)
+        seconds = time.perf_counter() - begun
+        self._log(tally, loss, norm, seconds)
+        return Tick(step=self.step, loss=loss, seconds=seconds)
+
+    def _mean(self, tally: Tally) -> float:
+        """The loss of the whole batch, over all processes."""
+        sums = torch.tensor([tally.flow, float(tally.count)], dtype=torch.float64)
+        flow, count = total(self.group, sums).tolist()
+        return flow / max(count, 1)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """A context with the weights that are looked at and written."""
+        if self.ema is not None:
+            with self.ema.applied():
+                yield
+        else:
+            with self.optimizer.averaged():
+                yield
+
+    def _dump(self, loss: float, norm: float) -> None:
+        """Leave the batch and the gradients for whoever wants to know, and stop."""
+        batch = self.learner.material.batch(self.step, slice(None))
+        place = self.folder / DUMP
+        grads = {name: p.grad for name, p in self.params.items() if p.grad is not None}
+        broken = [name for name, grad in grads.items() if not torch.isfinite(grad).all()]
+        tensors = {
+            "batch": {"x": batch.x, "noise": batch.noise, "sigma": batch.sigma},
+            "weights": {name: p.detach() for name, p in self.params.items()},
+        }
+        meta = {"step": self.step, "pictures": batch.names, "prompts": batch.prompts, "gradients": broken[:50]}
+        checkpoint.save(place, tensors, meta)
+        raise BrokenModel(
+            f"step {self.step} of {', '.join(dict.fromkeys(batch.names))}: loss {loss}, gradient {norm}; nothing was "
+            f"learnt from it, and what made it is in {place}",
+            hint="lower --rate and run the same command: it goes on from the last checkpoint",
+        )
+
+    def _log(self, tally: Tally, loss: float, norm: float, seconds: float) -> None:
+        if not self.group.first:
+            return
+        row: dict[str, Any] = {"step": self.step, "loss": round(loss, 6), "norm": round(norm, 5)}
+        row["sigmas"] = [round(s / n, 6) if n else None for s, n in zip(tally.sums, tally.counts, strict=True)]
+        if tally.kept_count:
+            row["kept"] = round(tally.kept / tally.kept_count, 7)
+        row["seconds"] = round(seconds, 4)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def _cut_log(self) -> None:
+        """Drop the rows of steps that are walked again."""
+        if not self.group.first:
+            return
+        rows = [row for row in read_log(self.folder) if row["step"] <= self.step]
+        path = self.folder / LOG
+        part = path.with_suffix(".part")
+        part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        part.replace(path)
+
+
+def parts(whole: slice, most: int) -> list[slice]:
+    """A share of a batch in parts of at most so many samples."""
+    return [slice(start, min(start + most, whole.stop)) for start in range(whole.start, whole.stop, most)]
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The log's rows; a line that a crash left unfinished is skipped."""
+    path = folder / LOG
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+Told = Callable[[Tick], None]
