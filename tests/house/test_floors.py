@@ -32,6 +32,7 @@ FLOORS = {
     "fluxone.steering": 3,
     "fluxone.storybook": 3,  # draws pictures and knows no model, so that training and measuring can both use it
     "fluxone.adapting": 4,
+    "fluxone.arguments": 4,
     "fluxone.call": 4,
     "fluxone.guiding": 4,
     "fluxone.job": 4,
@@ -43,6 +44,7 @@ FLOORS = {
     "fluxone.prompts": 4,
     "fluxone.regions": 4,
     "fluxone.ultra": 4,
+    "fluxone.scripted": 4,
     "fluxone.steered": 4,
     "fluxone.extent": 4,
     "fluxone.fitting": 4,

@@ -30,7 +30,7 @@ GRIPPED = 0.55  # of a handled thing's height is above the hand's middle: the fi
 
 def _row(r: Random, world: World, places: Sequence[float], size: float) -> tuple[tuple[Sprite, ...], tuple[Thing, ...]]:
     """One different object at each place, none wider than leaves the others free."""
-    picks = []
+    picks: list[Pick] = []
     for _ in places:
         picks.append(choose(r, world, world.objects, but=tuple(p.name for p in picks)))
     foot = 84 + r.uniform(-2, 2)

@@ -22,6 +22,8 @@ SKY = np.array([[0.42, 0.04, 0.02], [0.04, 0.44, 0.06], [0.05, 0.14, 0.72]], np.
 SHONE = np.array([[0.75, 0.05, 0.02], [0.03, 0.76, 0.05], [0.04, 0.10, 0.80]], np.float32)  # on things
 DARK = 1.7  # the backdrop's exponent: pale skies fall dark
 BACK_BLUR, CAST, EDGE, ROUND = 0.011, 0.035, 0.008, 0.045  # of the picture's side: depth blur, shadow, bevels
+WARM = np.array([1.02, 0.99, 0.94], np.float32)
+GREY = np.array([0.3, 0.59, 0.11], np.float32)
 COARSE = 4  # how much smaller wide blurs are done
 GRAIN = 2.6  # standard deviation, of 255
 
@@ -33,7 +35,8 @@ def _blurred(plane: UInt8[np.ndarray, ...], radius: float) -> Float[np.ndarray, 
 def _spread(alpha: UInt8[np.ndarray, "H W"], radius: float) -> Plane:
     """A wide blur of a silhouette, 0 to 1: done at a quarter of the size, which nobody can tell."""
     small = Image.fromarray(alpha).reduce(COARSE).filter(ImageFilter.GaussianBlur(radius / COARSE))
-    return np.asarray(small.resize(alpha.shape[::-1], Image.Resampling.BICUBIC), np.float32) / 255
+    wide: Plane = np.asarray(small.resize(alpha.shape[::-1], Image.Resampling.BICUBIC), np.float32) / 255
+    return wide
 
 
 def moonlit(backdrop: Picture, things: Layer, seed: int) -> Picture:
@@ -43,14 +46,16 @@ def moonlit(backdrop: Picture, things: Layer, seed: int) -> Picture:
     alpha = things[..., 3:].astype(np.float32) / 255
     front = things[..., :3].astype(np.float32) @ SHONE.T * fall**0.5
     out = back * (1 - alpha) + front * alpha
-    return np.clip(out, 0, 255).astype(np.uint8)
+    picture: Picture = np.clip(out, 0, 255).astype(np.uint8)
+    return picture
 
 
 def _falloff(side: int, x: float, y: float, strength: float) -> Plane:
     """1 at (x, y), less with distance."""
     at = (np.arange(side, dtype=np.float32) + 0.5) / side
     far = (at[None, :] - x) ** 2 + (at[:, None] - y) ** 2
-    return 1 / (1 + strength * far * 2)
+    share: Plane = 1 / (1 + strength * far * 2)
+    return share
 
 
 def photograph(backdrop: Picture, things: Layer, seed: int) -> Picture:
@@ -59,7 +64,7 @@ def photograph(backdrop: Picture, things: Layer, seed: int) -> Picture:
     rng = np.random.default_rng(seed)
     right = bool(rng.integers(2))
     alpha = things[..., 3].astype(np.float32) / 255
-    back = _blurred(backdrop, BACK_BLUR * side) * np.float32([1.02, 0.99, 0.94])
+    back = _blurred(backdrop, BACK_BLUR * side) * WARM
     cast = np.roll(_spread(things[..., 3], CAST * side), round(0.03 * side) * (-1 if right else 1), axis=1)
     back *= 1 - 0.3 * np.roll(cast, round(0.02 * side), axis=0)[..., None]
     light = _relief(things[..., 3], right, side)
@@ -68,7 +73,8 @@ def photograph(backdrop: Picture, things: Layer, seed: int) -> Picture:
     out = back * (1 - alpha[..., None]) + front * alpha[..., None]
     out = _developed(out / 255, _falloff(side, 0.68 if right else 0.32, 0.3, 0.42))
     out += rng.standard_normal((side, side, 1), np.float32) * GRAIN
-    return np.clip(out, 0, 255).astype(np.uint8)
+    picture: Picture = np.clip(out, 0, 255).astype(np.uint8)
+    return picture
 
 
 def _relief(alpha: UInt8[np.ndarray, "H W"], right: bool, side: int) -> Plane:
@@ -79,7 +85,8 @@ def _relief(alpha: UInt8[np.ndarray, "H W"], right: bool, side: int) -> Plane:
         down, across = np.gradient(plane)
         toward = across if not right else -across
         total += gain * share * side * (toward * 0.9 + down * 0.75)
-    return np.clip(total, 0.55, 1.45)
+    light: Plane = np.clip(total, 0.55, 1.45)
+    return light
 
 
 def _developed(out: Float[np.ndarray, "H W 3"], falloff: Plane) -> Float[np.ndarray, "H W 3"]:
@@ -87,7 +94,7 @@ def _developed(out: Float[np.ndarray, "H W 3"], falloff: Plane) -> Float[np.ndar
     out = np.clip(out * (1.1 * falloff)[..., None], 0, 1.2)
     out = out / (out * 0.22 + 0.81)  # lights roll off
     out = out * (1 - 0.14) + 0.14 * out * out * (3 - 2 * np.clip(out, 0, 1.5))
-    grey = out @ np.float32([0.3, 0.59, 0.11])
+    grey = out @ GREY
     return (grey[..., None] + (out - grey[..., None]) * 0.88) * 250
 
 

@@ -81,7 +81,8 @@ def remove(r: Random, scene: Scene, world: World) -> Edited | None:
     left = next(t for t in scene.facts.things if t is not gone)
     item = scene.items[left.items[0]]
     if isinstance(item, Person):
-        kind, key = "person", ("person", *_who(item), item.pose)
+        kind = "person"
+        key: tuple[Hashable, ...] = ("person", *_who(item), item.pose)
     elif left.text:
         kind, key = "sign", scene.key
     else:

@@ -9,8 +9,9 @@ import pytest
 
 from fluxone import storybook
 from fluxone.storybook import WORLDS
-from fluxone.storybook.captions import LONGEST, QUOTED, article, length
+from fluxone.storybook.captions import LONGEST, QUOTED, length
 from fluxone.storybook.idioms import SYNONYMS
+from fluxone.storybook.nouns import article
 from fluxone.storybook.objects import OBJECTS
 from fluxone.train import tokenizer
 

@@ -84,7 +84,7 @@ def test_a_pair_has_one_key_however_it_is_said() -> None:
     for scene in pairs:
         assert not set(scene.key) & set(WORLDS["first"].stages)
         if scene.key[1] == "next to":
-            assert list(scene.key[2:]) == sorted(scene.key[2:])
+            assert list(scene.key[2:]) == sorted(map(str, scene.key[2:]))
 
 
 def test_left_is_left_and_above_is_above(scenes: list[storybook.Scene]) -> None:
