@@ -1,7 +1,7 @@
 """Variant + recipe -> pipeline, in one fixed order.
 
-    plan what is open -> load (meta device, then the files' own memory) -> quantize -> attention backend -> compile each block -> offload
-        -> adapters
+    plan what is open -> load (meta device, then the files' own memory) -> quantize -> attention backend
+        -> compile each block -> offload -> adapters
 
 Adapters work beside the layers, so they come last and can be changed later; the one that makes a row of the package
 (mini-depth) is merged as soon as its base is loaded, and quantized with it. What comes later in other versions has
@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from fluxone.cache.drift import within
+from fluxone.cache.rules import read
 from fluxone.errors import BadRequest, pick
 from fluxone.fitting import auto, is_open
 from fluxone.guiding import furnish
@@ -51,6 +53,7 @@ def assemble(source: Variant | str, recipe: Recipe | None = None, *, variant: st
     name = source.name if isinstance(source, Variant) else source
     own = inside(name)
     name, variant, recipe = on_base(name, variant, recipe)
+    recipe = replace(recipe, cache=within(recipe.max_drift) if recipe.cache is None else recipe.cache)
     if is_open(asked):
         recipe = auto(name, recipe, dtype_open=asked.dtype is None)
     bundle = load_bundle(name, variant=variant, recipe=replace(recipe, device=None), prepare=prepare)
@@ -120,7 +123,10 @@ def settle(recipe: Recipe) -> Recipe:
     if "packed" in (recipe.quant, recipe.quant_t5) and recipe.compile:
         raise BadRequest("compile and quant packed are both on", hint="the compiler orders weights itself: use one")
     if recipe.compile and recipe.offload in STREAMED:
-        raise BadRequest(f"compile and offload {recipe.offload} are both on", hint="compiled blocks stay: use offload model")
+        hint = "compiled blocks stay: use offload model"
+        raise BadRequest(f"compile and offload {recipe.offload} are both on", hint=hint)
+    if recipe.cache is not None:
+        read(recipe.cache)
     device = recipe.device or best_device()
     kind = device.split(":")[0]
     if kind != "cpu" and not _there(kind):

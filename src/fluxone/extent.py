@@ -172,7 +172,7 @@ def _layers(network: nn.Module, without: int = 0) -> Layers:
 def _alive(work: Callable[[], object]) -> int:
     with torch.inference_mode(), Peak() as peak:
         work()
-    return peak.most
+    return int(peak.most)
 
 
 def _empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from fluxone import pixels as px
+from fluxone.cache.runner import guessing
 from fluxone.errors import BadRequest
 from fluxone.fitting import enduring
 from fluxone.job import Job, clock, stack
@@ -56,6 +57,16 @@ def _walked(pipeline: Pipeline, job: Job, on_step: Callable[[Step], None] | None
             on_step(step)
         x = step.x
     return x
+
+
+def guessed(pipeline: Pipeline, job: Job, velocities: Sequence[Velocity]) -> list[Velocity]:
+    """The velocities of a job's own walk, some steps guessed if the recipe says so.
+
+    What is remembered is of one picture that changes little by little: in tiles, or with a ControlNet that comes and
+    goes, all steps are computed.
+    """
+    cache = None if job.steer or job.tile is not None else pipeline.recipe.cache
+    return [guessing(pipeline.transformer, v, cache, len(job.sigmas) - 1) for v in velocities]
 
 
 def velocity_of(job: Job, velocities: Sequence[Velocity], adapters: Adapters) -> Velocity:

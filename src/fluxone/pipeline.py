@@ -32,7 +32,7 @@ from fluxone.job import Job, through
 from fluxone.lora.adapters import Adapters
 from fluxone.lora.course import by_row
 from fluxone.lora.wearing import differing, scales_of, wearing
-from fluxone.making import make, make_together, velocity_of
+from fluxone.making import guessed, make, make_together, velocity_of
 from fluxone.nn.autoencoder import AutoEncoder
 from fluxone.nn.inputs import Inputs
 from fluxone.nn.taef1 import TinyDecoder
@@ -266,7 +266,7 @@ class Pipeline:
         with wearing(self.adapters, job.scales):
             bounds, rounding = self.bind(job), self.profile.rounding(self.dtype)
             with self.using("transformer"), self.steering.at(job, bounds, rounding) as velocities:
-                yield from self.stride(job, velocities)
+                yield from self.stride(job, guessed(self, job, velocities))
 
     def bind(self, job: Job) -> list[Bound]:
         """What the network is given during a walk, its modulation computed: with the prompt, then with the negative.

@@ -23,6 +23,11 @@ QUANTS = {
     "nf4": "4-bit weights, computed in the dtype: the smallest",
     "packed": "the same weights in the order in which this CPU multiplies them: nothing is lost, for CPUs alone",
 }
+CACHES = {
+    "first-block": "guess a step when the first block adds about what it added before",
+    "teacache": "guess a step when the first block is shown about what it was shown before",
+    "taylor": "compute every third step, and go on between them along the last changes",
+}
 COMPATS = {
     "exact": "float32 sigma, time and guidance; noise drawn in float32",
     "bfl": "time and guidance rounded to bfloat16 as the reference implementation does",
@@ -42,6 +47,8 @@ class Recipe:
         quant_t5: the same for the T5 encoder, which is quantized apart.
         offload: row of `OFFLOADS`, or `auto`. Where it is, a picture that runs out of memory goes on with less.
         compat: row of `COMPATS`: whose rounding and padding to follow.
+        cache: `NAME` or `NAME:LIMIT` of a row of `CACHES`: some steps are guessed; None computes all.
+        max_drift: picks the quickest row of `cache` whose measured drift is at most this.
         adapters: LoRAs and their relatives as `FILE` or `FILE:SCALE`; a hub id or `civitai:VERSION` serves as FILE.
         controlnets, ip_adapters: networks beside the transformer as `FILE` or `FILE:SCALE`; calls give them pictures.
         embeddings: files of own words (textual inversion), as `FILE` or `FILE:WORD`.
@@ -62,6 +69,8 @@ class Recipe:
     compat: str = "exact"
     attention: str = "sdpa"
     compile: bool = False
+    cache: str | None = None
+    max_drift: float | None = None
     adapters: tuple[str, ...] = ()
     controlnets: tuple[str, ...] = ()
     ip_adapters: tuple[str, ...] = ()
@@ -90,6 +99,10 @@ class Recipe:
         if self.offload != AUTO:
             pick(OFFLOADS, self.offload, "offload")
         pick(COMPATS, self.compat, "compat profile")
+        if self.cache is not None:
+            pick(CACHES, self.cache.partition(":")[0], "cache")
+        if self.max_drift is not None and not 0 <= self.max_drift < 10:
+            raise BadRequest(f"max_drift is {self.max_drift!r}", hint="use a share of the picture, such as 0.05")
         if self.device is not None and self.device.split(":")[0] not in ("cpu", "cuda", "mps", "xpu"):
             raise BadRequest(f"device is {self.device!r}", hint="use cpu, cuda, cuda:N, mps or xpu")
 

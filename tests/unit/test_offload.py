@@ -54,7 +54,8 @@ def test_a_part_computes_the_same_in_every_mode(mode: str) -> None:
     with on_device("net"):
         assert torch.equal(net(x), expected)
         assert torch.equal(net(x), expected)
-    assert on_device.moves == {"net": {"none": 1, "lean": 1, "model": 1, "block": 7, "disk": 7}[mode], "gates": 0, "other": 0}
+    times = {"none": 1, "lean": 1, "model": 1, "block": 7, "disk": 7}
+    assert on_device.moves == {"net": times[mode], "gates": 0, "other": 0}
 
 
 def test_none_brings_a_part_once_and_leaves_it() -> None:

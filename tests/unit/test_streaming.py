@@ -91,7 +91,7 @@ def test_spilt_weights_compute_the_same_and_keep_what_is_written() -> None:
 def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FLUXONE_CACHE", str(tmp_path / "file"))
-    with pytest.raises(CannotWrite, match="weights cannot wait in .*FLUXONE_CACHE"):
+    with pytest.raises(CannotWrite, match=r"weights cannot wait in .*FLUXONE_CACHE"):
         Spill([[nn.Linear(9, 9)]])
 
 

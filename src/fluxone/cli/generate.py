@@ -77,6 +77,8 @@ class Asked(Beside):
     dtype: str | None
     quant: str | None = None
     quant_t5: str | None = None
+    cache: str | None = None
+    max_drift: float | None = None
     offload: str
     compat: str
     tiled: bool
@@ -154,6 +156,8 @@ class Asked(Beside):
             quant=self.quant,
             quant_t5=self.quant_t5,
             offload=self.offload,
+            cache=self.cache,
+            max_drift=self.max_drift,
             compat=self.compat,
             adapters=self.loras,
             tiled=self.tiled,
@@ -189,6 +193,9 @@ def generate(asked: Asked, given: Callable[[Request], Request] = lambda request:
     from fluxone.prompts import settled
 
     pipeline = assemble(model, recipe, variant=asked.variant)
+    told = pipeline.variant.told
+    if told is not None and request.guidance not in (None, told):
+        console.notice(f"notice: {pipeline.variant.name} is always told guidance {told:g}, which it was distilled with")
     request = pipeline.resolve(request)
     made = []
     for index in range(request.count):
@@ -303,6 +310,8 @@ OPTIONS: list[click.Parameter] = [
     click.Option(["--dtype"], metavar="NAME", help=options.DTYPE_HELP),
     click.Option(["--quant"], metavar="NAME", help=options.QUANT_HELP),
     click.Option(["--quant-t5"], metavar="NAME", help="The same for the T5 encoder."),
+    click.Option(["--cache"], metavar="NAME[:LIMIT]", help=options.CACHE_HELP),
+    click.Option(["--max-drift"], type=float, help="Guess as many steps as drift no further, as a share: 0.05."),
     click.Option(["--offload"], default="none", metavar="NAME", help=options.OFFLOAD_HELP),
     click.Option(["--compat"], default="exact", metavar="NAME", help=options.COMPAT_HELP),
     click.Option(["--tiled"], is_flag=True, help="Decode in tiles: less memory."),

@@ -10,9 +10,10 @@ import click
 
 from fluxone.errors import BadFile, BadRequest, pick
 from fluxone.geometry import Resolution
-from fluxone.recipe import COMPATS, DTYPES, OFFLOADS, QUANTS
+from fluxone.recipe import CACHES, COMPATS, DTYPES, OFFLOADS, QUANTS
 from fluxone.request import EMPHASES, Region
 from fluxone.variants import VARIANTS, Kind
+from fluxone.weights.shipped import place
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,6 +40,7 @@ class Seed(click.ParamType):  # type: ignore[type-arg]  # generic in new clicks 
 DEVICE_HELP = "cpu, cuda, cuda:1, mps; the best there is by default."
 DTYPE_HELP = f"{', '.join(DTYPES)}; float32 on a CPU, else bfloat16 by default."
 QUANT_HELP = f"{', '.join(QUANTS)}: the transformer's blocks in fewer bits."
+CACHE_HELP = f"{', '.join(CACHES)}: guess steps; without, all are computed."
 OFFLOAD_HELP = f"{', '.join(OFFLOADS)}: what may wait outside the device."
 COMPAT_HELP = f"{', '.join(COMPATS)}: whose rounding and padding to follow."
 EMPHASIS_HELP = f"{', '.join(EMPHASES)}: whether (red:1.3) weighs words; auto where a bracket has a number."
@@ -56,19 +58,22 @@ def check_model(name: str) -> None:
         pick(VARIANTS, name, "model")
 
 
-def model_for(command: str, kind: Kind, shows: str | None = None) -> str:
+def model_for(command: str, kind: Kind, shows: str | None = None, *, instead: str | None = None) -> str:
     """The model of a command where none is named: one inside the package that takes what it gives.
 
     Args:
         shows: what the control picture shows.
+        instead: the model that does it in another way, where none takes it.
 
     Raises:
         BadRequest: there is none; it says which models fit.
     """
     rows = [row for row in VARIANTS.values() if kind in row.takes and (shows is None or shows in row.maps)]
     for row in rows:
-        if row.assets:
+        if row.assets and place(row).exists():
             return row.name
+    if instead is not None:
+        return instead
     what = kind.value if shows is None else f"{kind.value} of {shows}"
     fitting = ", ".join(row.name for row in rows)
     hint = f"add --model with one of {fitting}, or a file of such a model" if rows else "add --model with its file"

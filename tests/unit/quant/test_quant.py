@@ -252,7 +252,7 @@ def test_a_recipe_that_quantizes_is_in_the_record(tmp_path: Path) -> None:
 def test_what_is_packed_for_this_machine_stays_here(tmp_path: Path) -> None:
     model = bundle(tmp_path).transformer
     quantize(model, "packed", torch.float32)
-    with pytest.raises(BadRequest, match="packed is for this machine alone; a file can hold fp8, .*int8"):
+    with pytest.raises(BadRequest, match=r"packed is for this machine alone; a file can hold fp8, .*int8"):
         save(model, tmp_path / "x.safetensors")
     broken = layer()
     broken.weight[0, 0] = torch.nan
