@@ -1,6 +1,6 @@
 """Many clients at once on one engine: none lost, none wrong, and how long short requests take beside long ones.
 
-    python tools/load_server.py [--requests 200] [--clients 16] [--short 4] [--long 20]
+    python tools/load_server.py [--requests 200] [--clients 16] [--short 4] [--long 20] [--batch N] [--lanes N] [--device D]
 
 Prints one JSON document: the time of a short request alone; its percentiles while all other clients, of the same key,
 keep asking for long ones, and in a mix where half of all are short; pictures a second one by one and together.
@@ -12,18 +12,22 @@ import argparse
 import json
 import random
 import resource
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
-from fluxone.assembly import assemble
+from fluxone.assembly import assemble, best_device
+from fluxone.recipe import Recipe
 from fluxone.request import Request
 from fluxone.serve.engine import Engine
+from fluxone.serve.run import SWITCH, room_on
 from fluxone.serve.task import Task, Wanted
-from fluxone.serve.worker import Room
 
+HELP = {"batch": "0: as the server does", "lanes": "-1: as the server does"}
 BESIDE, PAUSE = 60, 0.2  # short requests, and s between them
 
 
@@ -59,12 +63,16 @@ def beside(engine: Engine, others: int, short: int, long: int) -> dict[str, floa
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in (("requests", 200), ("clients", 16), ("short", 4), ("long", 20), ("batch", 1)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    for name, default in (("requests", 200), ("clients", 16), ("short", 4), ("long", 20), ("batch", 0), ("lanes", -1)):
+        parser.add_argument(f"--{name}", type=int, default=default, help=HELP.get(name))
+    parser.add_argument("--device", default=best_device())
     told = parser.parse_args()
+    sys.setswitchinterval(SWITCH)
     passes: list[int] = []
-    pipeline = assemble("mini")
-    engine = Engine([lambda: {"mini": pipeline}], report=lambda n, s: passes.append(n), room=Room(batch=told.batch))
+    pipeline = assemble("mini", Recipe(device=told.device))
+    room = room_on([told.device])
+    room = replace(room, batch=told.batch or room.batch, lanes=room.lanes if told.lanes < 0 else told.lanes)
+    engine = Engine([lambda: {"mini": pipeline}], report=lambda n, s: passes.append(n), room=room)
     engine.start()
     engine.wait_ready()
     alone = [drawn(engine, n, told.short, "")[0] for n in range(10)]
@@ -94,6 +102,7 @@ def main() -> None:
         "memory_grown_mb": round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024, 1),
     }  # fmt: skip
     figures["short_beside_long_s"] = beside(engine, told.clients - 1, told.short, told.long)
+    figures["p99_beside_long_over_alone"] = round(figures["short_beside_long_s"]["p99"] / figures["short_alone_s"], 2)
     engine.stop(0)
     print(json.dumps(figures, indent=2))
 

@@ -24,11 +24,13 @@ from fluxone.errors import UnknownName, pick
 from fluxone.serve import jobs
 from fluxone.serve.access import base_url, caller, digest, serving
 from fluxone.serve.bfl_fields import ENDPOINTS, Endpoint, body_of
-from fluxone.serve.bfl_requests import MAKERS
+from fluxone.serve.bfl_requests import MAKERS, spoken
 from fluxone.serve.database import Row
 from fluxone.serve.fetch import check
 from fluxone.serve.jobs import Order
+from fluxone.serve.pictures import from_text
 from fluxone.serve.serving import NoModel, Serving
+from fluxone.variants import Kind
 
 UNLIMITED = 1e9  # credits that are told where there is no quota: JSON has no infinity
 STATUSES = {
@@ -75,18 +77,25 @@ def _post(name: str, endpoint: Endpoint, body_type: type[BaseModel]) -> Callable
 
 
 def _order(house: Serving, name: str, endpoint: Endpoint, body: Any) -> Order:
-    prefer = [house.settings.endpoints[name]] if name in house.settings.endpoints else endpoint.prefer
-    model = house.choose(prefer, endpoint.needs, instead=endpoint.instead)
+    set_by = house.settings.endpoints.get(name)
+    want = endpoint.want if set_by is None else replace(endpoint.want, names=(set_by,))
+    prompt = getattr(body, "image_prompt", None)
+    model = house.choose(replace(want, needs=Kind.PROMPT) if prompt else want)
+    if getattr(body, "raw", False) and not prompt and house.variant(model).raw in house.engine.variants():
+        model = house.variant(model).raw
     request, notes = MAKERS[endpoint.make](house, model, body)
-    if getattr(body, "image_prompt", None):
-        raise NoModel("no loaded model takes an image_prompt", hint="leave it out")
+    if prompt:
+        picture = from_text(prompt, "image_prompt", house.limits).convert("RGB")
+        request = spoken(house, model, request, picture, getattr(body, "image_prompt_strength", 1.0))
     if body.prompt_upsampling:
         notes = [*notes, "prompt_upsampling is not done here: the prompt is drawn as it is"]
     order = house.order(name, model, request, notes)
-    loras = (house.lora(body.finetune_id, body.finetune_strength),) if "finetune_id" in endpoint.fields else ()
+    loras = [(lora.name, lora.scale) for lora in body.loras]
+    if "finetune_id" in endpoint.fields:
+        loras.append((body.finetune_id, body.finetune_strength))
     return replace(
         order,
-        loras=loras,
+        loras=tuple(house.lora(lora, scale) for lora, scale in loras),
         format=body.output_format or endpoint.format,
         tolerance=body.safety_tolerance,
         webhook_url=body.webhook_url,
@@ -96,7 +105,8 @@ def _order(house: Serving, name: str, endpoint: Endpoint, body: Any) -> Order:
 
 def _input(order: Order) -> float:
     request = order.request
-    pictures = [picture for picture in (request.init, request.control, *request.references) if picture is not None]
+    several = (*request.references, *request.hints, *request.looks, *request.image_prompts)
+    pictures = [picture for picture in (request.init, request.control, *several) if picture is not None]
     return round(sum(picture.width * picture.height for picture in pictures) / 1e6, 4)
 
 
@@ -201,6 +211,12 @@ for _name, _endpoint in ENDPOINTS.items():
     router.add_api_route(
         f"/v1/{_name}", _post(_name, _endpoint, _body), methods=["POST"], summary=_endpoint.summary, name=_name
     )
+
+
+@router.post("/v1/finetune", include_in_schema=False)
+def finetune() -> None:
+    """Training, which BFL closed in 2025."""
+    raise NoModel("nothing is trained over HTTP", hint="run fluxone train, then name its file in [finetunes]")
 
 
 @router.post("/v1/{name}", include_in_schema=False)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, create_model
 
 from fluxone.request import MAX_PROMPT, MAX_SEED
+from fluxone.serve.serving import Want
 from fluxone.variants import Kind
 
 Fields = Mapping[str, Any]  # name -> (type, default or Field)
@@ -21,6 +22,14 @@ def _within(kind: Any, low: float, high: float, default: Any = None) -> tuple[An
     return (kind | None if default is None else kind), Field(default, ge=low, le=high)
 
 
+class Lora(BaseModel):
+    """A LoRA by a name that the operator gave it."""
+
+    name: str
+    scale: float = Field(1.0, ge=-10, le=10)
+
+
+MAX_LORAS = 8
 COMMON: Fields = {
     "seed": _within(int, 0, MAX_SEED),
     "safety_tolerance": _within(int, 0, 6, 2),
@@ -28,6 +37,7 @@ COMMON: Fields = {
     "prompt_upsampling": (bool, False),
     "webhook_url": (str | None, Field(None, min_length=1, max_length=2083)),
     "webhook_secret": (str | None, Field(None, max_length=4096)),
+    "loras": (list[Lora], Field([], max_length=MAX_LORAS, description="Not in BFL's API.")),
 }
 TEXT = (str | None, Field("", max_length=MAX_PROMPT))
 NEEDED = (str, Field(..., max_length=MAX_PROMPT))
@@ -43,8 +53,12 @@ ULTRA: Fields = {
     "prompt": TEXT, "aspect_ratio": (str, Field("16:9", pattern=r"^\d{1,4}:\d{1,4}$")), "raw": (bool, False),
     "image_prompt": IMAGE, "image_prompt_strength": _within(float, 0, 1, 0.1),
 }  # fmt: skip
+# BFL's own are four; some clients send ten. `then` is ours: further instructions, each for what came of the one before.
+INPUTS = ("input_image", *(f"input_image_{n}" for n in range(2, 11)))
+THEN = Annotated[str, Field(max_length=MAX_PROMPT)]
+MAX_THEN = 8
 KONTEXT: Fields = {
-    "prompt": NEEDED, "input_image": IMAGE, "input_image_2": IMAGE, "input_image_3": IMAGE, "input_image_4": IMAGE,
+    "prompt": NEEDED, **dict.fromkeys(INPUTS, IMAGE), "then": (list[THEN], Field([], max_length=MAX_THEN)),
     "aspect_ratio": (str | None, Field(None, pattern=r"^\d{1,4}:\d{1,4}$")),
 }  # fmt: skip
 PRO: Fields = {"steps": _within(int, 15, 50), "guidance": _within(float, 1.5, 100)}
@@ -67,6 +81,9 @@ def _finetuned(strength: float) -> Fields:
     return {"finetune_id": (str, ...), "finetune_strength": _within(float, 0, 2, strength)}
 
 
+WORDS = Want(names=("dev", "krea"))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
     """One of BFL's endpoints.
@@ -74,33 +91,40 @@ class Endpoint:
     Attributes:
         fields: besides the common ones.
         make: row of `bfl_requests.MAKERS`.
-        prefer: models that serve it, the best first.
-        needs: what its model must take.
-        instead: whether a model that takes it not can do the same in another way.
+        want: what it needs of a model.
         format: of the result, where the request says none.
     """
 
     summary: str
     fields: Fields
     make: str = "words"
-    prefer: tuple[str, ...] = ("dev", "krea")
-    needs: Kind | None = None
-    instead: bool = False
+    want: Want = WORDS
     format: str = "jpeg"
 
 
 _KONTEXT = Endpoint(
-    summary="Change a picture by an instruction", fields=KONTEXT, make="edit", prefer=("kontext",),
-    needs=Kind.REFERENCE, format="png",
+    summary="Change a picture by an instruction", fields=KONTEXT, make="edit",
+    want=Want(names=("kontext",), needs=Kind.REFERENCE), format="png",
 )  # fmt: skip
 _FILL = Endpoint(
-    summary="Repaint what a mask covers", fields=FILL, make="fill", prefer=("fill",), needs=Kind.FILL, instead=True
-)
+    summary="Repaint what a mask covers", fields=FILL, make="fill",
+    want=Want(names=("fill",), needs=Kind.FILL, instead=True),
+)  # fmt: skip
+_CANNY = Endpoint(
+    summary="Draw along edges", fields={**CONTROL, **THRESHOLDS}, make="canny",
+    want=Want(names=("canny",), needs=Kind.CONTROL, shows="canny"),
+)  # fmt: skip
+_DEPTH = Endpoint(
+    summary="Draw along depths", fields=CONTROL, make="depth",
+    want=Want(names=("depth",), needs=Kind.CONTROL, shows="depth"),
+)  # fmt: skip
 _ULTRA = Endpoint(summary="Four megapixels, by aspect", fields=ULTRA, make="ultra")
 ENDPOINTS: dict[str, Endpoint] = {
     "flux-dev": Endpoint(summary="FLUX.1 [dev]", fields=DEV),
-    "flux-krea-dev": Endpoint(summary="FLUX.1 Krea [dev]", fields=DEV, prefer=("krea", "dev")),
-    "flux-schnell": Endpoint(summary="FLUX.1 [schnell]: few steps", fields=DEV, prefer=("schnell",)),
+    "flux-krea-dev": Endpoint(summary="FLUX.1 Krea [dev]", fields=DEV, want=Want(names=("krea", "dev"))),
+    "flux-schnell": Endpoint(
+        summary="FLUX.1 [schnell]: few steps", fields=DEV, want=Want(names=("schnell",), quick=True)
+    ),
     "flux-pro": Endpoint(
         summary="FLUX.1 [pro]", fields={**DEV, "interval": _within(float, 1, 4, 2.0)}
     ),
@@ -112,12 +136,11 @@ ENDPOINTS: dict[str, Endpoint] = {
     "flux-kontext": _KONTEXT,
     "flux-pro-1.0-fill": _FILL,
     "flux-pro-1.0-expand": replace(_FILL, summary="Grow a picture", fields=EXPAND, make="expand"),
-    "flux-pro-1.0-canny": Endpoint(
-        summary="Draw along edges", fields={**CONTROL, **THRESHOLDS}, make="canny", prefer=("canny",),
-        needs=Kind.CONTROL,
-    ),
-    "flux-pro-1.0-depth": Endpoint(
-        summary="Draw along depths", fields=CONTROL, make="depth", prefer=("depth",), needs=Kind.CONTROL
+    "flux-pro-1.0-canny": _CANNY,
+    "flux-pro-1.0-depth": _DEPTH,
+    "flux-pro-1.0-pose": replace(
+        _DEPTH, summary="Draw along a pose (not in BFL's API)", make="pose",
+        want=Want(names=("pose",), needs=Kind.CONTROL, shows="pose"),
     ),
     "flux-pro-finetuned": Endpoint(summary="With a LoRA", fields={**DEV, **_finetuned(1.1)}),
     "flux-pro-1.1-ultra-finetuned": Endpoint(
@@ -125,6 +148,12 @@ ENDPOINTS: dict[str, Endpoint] = {
     ),
     "flux-pro-1.0-fill-finetuned": replace(
         _FILL, summary="Repaint with a LoRA", fields={**FILL, **_finetuned(1.1)}
+    ),
+    "flux-pro-1.0-canny-finetuned": replace(
+        _CANNY, summary="Draw along edges with a LoRA", fields={**_CANNY.fields, **_finetuned(1.1)}
+    ),
+    "flux-pro-1.0-depth-finetuned": replace(
+        _DEPTH, summary="Draw along depths with a LoRA", fields={**CONTROL, **_finetuned(1.1)}
     ),
 }  # fmt: skip
 

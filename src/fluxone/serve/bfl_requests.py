@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
+
+from PIL import Image
 
 from fluxone.errors import BadRequest
 from fluxone.geometry import Resolution
 from fluxone.request import Request
-from fluxone.serve.pictures import from_text, repainted
+from fluxone.serve.bfl_fields import INPUTS
+from fluxone.serve.pictures import edged, from_text, repainted
 from fluxone.serve.serving import Serving, seeded
 from fluxone.variants import Kind
 
@@ -37,21 +41,34 @@ def words(house: Serving, model: str, body: Any) -> Made:
 
 
 def ultra(house: Serving, model: str, body: Any) -> Made:
-    """Four megapixels in an aspect."""
+    """Four megapixels in an aspect, in two passes; from an image prompt in one."""
     resolution = Resolution.from_aspect(_aspect(body.aspect_ratio, RATIOS), FOUR_MEGAPIXELS)
-    notes = ["raw is the look of the model that serves; there is no other here"] if body.raw else []
-    return Request(prompt=body.prompt or "", resolution=resolution, seed=seeded(body.seed)), notes
+    raw = body.raw and bool(house.variant(model).raw)
+    notes = ["this model has no raw look of its own"] if body.raw and not raw else []
+    request = Request(
+        prompt=body.prompt or "", resolution=resolution, seed=seeded(body.seed), raw=raw,
+        ultra=None if body.image_prompt else "tiled",
+    )  # fmt: skip
+    return request, notes
+
+
+def spoken(house: Serving, model: str, request: Request, picture: Image.Image, strength: float) -> Request:
+    """The request with a picture that speaks beside its words: by Redux, or else by an IP-Adapter."""
+    if Kind.PROMPT in house.variant(model).takes:
+        return replace(request, image_prompts=(picture,), image_prompt_strength=strength)
+    return replace(request, looks=(picture,))
 
 
 def edit(house: Serving, model: str, body: Any) -> Made:
     """By an instruction; without a picture from words."""
-    names = ["input_image", *(f"input_image_{n}" for n in range(2, 5))]
-    given = {name: getattr(body, name) for name in names if getattr(body, name)}
+    given = {name: getattr(body, name) for name in INPUTS if getattr(body, name)}
     references = tuple(from_text(text, name, house.limits).convert("RGB") for name, text in given.items())
     aspect = None if body.aspect_ratio is None else _aspect(body.aspect_ratio, ASPECTS)
     area = house.variant(model).size ** 2
     resolution = None if aspect is None else Resolution.from_aspect(aspect, area)
-    request = Request(prompt=body.prompt, references=references, resolution=resolution, seed=seeded(body.seed))
+    request = Request(
+        prompt=body.prompt, references=references, resolution=resolution, seed=seeded(body.seed), then=tuple(body.then)
+    )
     return request, []
 
 
@@ -87,30 +104,47 @@ def expand(house: Serving, model: str, body: Any) -> Made:
 
 def canny(house: Serving, model: str, body: Any) -> Made:
     """Along edges: those of a picture, or given ones."""
-    notes = []
-    if (body.canny_low_threshold, body.canny_high_threshold) != EDGES and not body.preprocessed_image:
-        notes = [f"edges are found with the thresholds {EDGES[0]} and {EDGES[1]}"]
-    return _control(house, model, body, "canny", notes)
+    if body.preprocessed_image:
+        return _control(house, model, body, "canny", _given(house, body))
+    if not body.control_image:
+        raise BadRequest("there is no control_image", hint="give control_image or preprocessed_image")
+    picture = from_text(body.control_image, "control_image", house.limits).convert("RGB")
+    edges = (body.canny_low_threshold, body.canny_high_threshold)
+    if edges == EDGES and not house.engine.beside(model).controlnets:
+        return _control(house, model, body, "canny", picture, "canny")  # at the size that is drawn
+    return _control(house, model, body, "canny", edged(picture, edges))
 
 
 def depth(house: Serving, model: str, body: Any) -> Made:
     """Along given depths."""
-    if not body.preprocessed_image:
-        raise BadRequest("there is no preprocessed_image", hint="give a picture of depths: they are not found here")
-    return _control(house, model, body, None, [])
+    return _control(house, model, body, "depth", _given(house, body))
 
 
-def _control(house: Serving, model: str, body: Any, detector: str | None, notes: list[str]) -> Made:
+def pose(house: Serving, model: str, body: Any) -> Made:
+    """Along a given pose."""
+    return _control(house, model, body, "pose", _given(house, body))
+
+
+def _given(house: Serving, body: Any) -> Image.Image:
     name = "preprocessed_image" if body.preprocessed_image else "control_image"
-    text = getattr(body, name)
-    if not text:
-        raise BadRequest("there is no control_image", hint="give control_image or preprocessed_image")
-    guidance, more = _guidance(house, model, body.guidance)
-    request = Request(
-        prompt=body.prompt, control=from_text(text, name, house.limits).convert("RGB"), seed=seeded(body.seed),
-        steps=body.steps, guidance=guidance, detector=None if body.preprocessed_image else detector,
-    )  # fmt: skip
-    return request, [*notes, *more]
+    if not (text := getattr(body, name)):
+        raise BadRequest("there is no preprocessed_image", hint="give preprocessed_image or control_image")
+    return from_text(text, name, house.limits).convert("RGB")
+
+
+def _control(
+    house: Serving, model: str, body: Any, shows: str, picture: Image.Image, detector: str | None = None
+) -> Made:
+    """Along a picture: in channels of the model's own, or by the ControlNets beside it."""
+    guidance, notes = _guidance(house, model, body.guidance)
+    if shows == "depth" and not body.preprocessed_image:
+        notes = [*notes, "depths are not found here: control_image is taken for a picture of depths"]
+    beside = house.engine.beside(model)
+    request = Request(prompt=body.prompt, seed=seeded(body.seed), steps=body.steps, guidance=guidance)
+    if beside.controlnets:
+        modes = (shows,) * beside.controlnets if beside.modes else ()
+        return replace(request, hints=(picture,) * beside.controlnets, hint_modes=modes), notes
+    return replace(request, control=picture, detector=detector), notes
 
 
 def _guidance(house: Serving, model: str, guidance: float | None) -> tuple[float | None, list[str]]:
@@ -140,6 +174,7 @@ MAKERS: dict[str, Callable[[Serving, str, Any], Made]] = {
     "edit": edit,
     "expand": expand,
     "fill": fill,
+    "pose": pose,
     "ultra": ultra,
     "words": words,
 }

@@ -32,6 +32,9 @@ class Drawing(Protocol):
     def variants(self) -> Mapping[str, Variant]:
         """Name of each model -> its row."""
 
+    def beside(self, model: str) -> Beside:
+        """What works beside a model."""
+
     def resolve(self, model: str, request: Request) -> Request:
         """The request with the model's defaults, checked."""
 
@@ -43,6 +46,21 @@ class Drawing(Protocol):
 
     def stop(self, drain: float) -> None:
         """Draw no more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """Networks beside a model.
+
+    Attributes:
+        controlnets: how many; each needs a picture.
+        modes: whether they are to be told what their pictures show.
+        looks: whether there is an IP-Adapter, which takes image prompts.
+    """
+
+    controlnets: int = 0
+    modes: bool = False
+    looks: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +119,13 @@ class Engine:
     def variants(self) -> Mapping[str, Variant]:
         """Name of each model -> its row; empty until the first worker has loaded."""
         return {name: pipeline.variant for name, pipeline in self.workers[0].pipelines.items()}
+
+    def beside(self, model: str) -> Beside:
+        """What works beside a model."""
+        steering = pick(self.workers[0].pipelines, model, "model").steering
+        nets = [loaded.net.shape for loaded in steering.controlnets.values()]
+        modes = any(getattr(shape, "modes", 0) for shape in nets)
+        return Beside(controlnets=len(nets), modes=modes, looks=bool(steering.adapters))
 
     def resolve(self, model: str, request: Request) -> Request:
         """The request with the model's defaults, checked.

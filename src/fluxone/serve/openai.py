@@ -1,7 +1,7 @@
 """OpenAI's images API: one request, one answer, or a stream with unfinished pictures.
 
 Besides its own fields it takes those that other servers of this API take: seed, negative_prompt,
-num_inference_steps, guidance_scale, true_cfg_scale, lora.
+num_inference_steps, guidance_scale, true_cfg_scale, lora; and those that stable-diffusion.cpp reads inside a prompt.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import base64
 import io
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -19,7 +20,7 @@ from fastapi import APIRouter, Header
 from fastapi import Request as Http
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from PIL import Image
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
@@ -28,11 +29,13 @@ from fluxone.geometry import Resolution
 from fluxone.request import MAX_SEED, Request
 from fluxone.serve import jobs as states
 from fluxone.serve.access import base_url, caller, digest, serving
+from fluxone.serve.bfl_fields import Lora
+from fluxone.serve.bfl_requests import spoken
 from fluxone.serve.database import Row
 from fluxone.serve.jobs import Order
 from fluxone.serve.keys import Owner
 from fluxone.serve.pictures import from_bytes, from_text, repainted
-from fluxone.serve.serving import Serving, seeded
+from fluxone.serve.serving import NoModel, Serving, Want, seeded
 from fluxone.variants import Kind
 
 HABITS = ("gpt-image", "dall-e", "chatgpt-image")  # names that clients send whatever the server
@@ -43,14 +46,14 @@ TOKEN = 256  # px
 PATIENCE = 1.0  # s between looks whether the client is still there
 MOST_IMAGES, MOST_FIELDS = 16, 64
 
+TAG = "sd_cpp_extra_args"
+EXTRA = re.compile(rf"<{TAG}>(.*?)</{TAG}>", re.DOTALL)
+SPELT = {  # stable-diffusion.cpp's name -> ours
+    "steps": "num_inference_steps", "sample_steps": "num_inference_steps", "cfg_scale": "true_cfg_scale",
+    "guidance": "guidance_scale",
+}  # fmt: skip
+
 router = APIRouter(tags=["OpenAI"])
-
-
-class Lora(BaseModel):
-    """A LoRA by a name that the operator gave it."""
-
-    name: str
-    scale: float = Field(1.0, ge=-10, le=10)
 
 
 class Common(BaseModel):
@@ -73,7 +76,22 @@ class Common(BaseModel):
     num_inference_steps: int | None = Field(None, ge=1, le=100)
     guidance_scale: float | None = Field(None, ge=0, le=100)
     true_cfg_scale: float = Field(1.0, ge=1, le=30)
-    lora: Lora | None = None
+    lora: Lora | list[Lora] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def read(cls, told: Any) -> Any:
+        """Take out of the prompt what stable-diffusion.cpp would."""
+        if not isinstance(told, dict) or not (found := EXTRA.search(str(told.get("prompt", "")))):
+            return told
+        try:
+            extra = json.loads(found[1])
+        except (ValueError, RecursionError):
+            extra = None
+        if not isinstance(extra, dict):
+            raise ValueError(f"what is inside <{TAG}> is no JSON object")
+        own = {SPELT.get(name, name): value for name, value in extra.items()}
+        return {**told, **own, "prompt": EXTRA.sub("", str(told["prompt"])).strip()}
 
 
 class Generation(Common):
@@ -230,7 +248,8 @@ def _orders(
         cfg=body.true_cfg_scale,
         resolution=None if body.size == "auto" else Resolution.parse(body.size),
     )
-    loras = () if body.lora is None else (house.lora(body.lora.name, body.lora.scale),)
+    worn = body.lora if isinstance(body.lora, list) else [body.lora] if body.lora else []
+    loras = tuple(house.lora(lora.name, lora.scale) for lora in worn)
     seed, tolerance = seeded(body.seed), 6 if body.moderation == "low" else 2
     orders = []
     for i in range(body.n):
@@ -259,18 +278,24 @@ def _request(
         if served is None:
             raise UnknownName(f"no model is called {body.model!r}", hint=f"loaded are {', '.join(told)}")
         asked = [served]
+    want = Want(names=tuple(asked))
     if not images:
-        return house.choose(asked), Request()
+        return house.choose(want), Request()
     if mask is None and kind == "image_edit" and images[0].mode != "RGBA":
-        model = house.choose(asked, Kind.REFERENCE)
+        model = house.choose(replace(want, needs=Kind.REFERENCE))
         return model, Request(references=tuple(image.convert("RGB") for image in images))
     if kind == "image_edit":
         if len(images) > 1:
             raise BadRequest(f"{len(images)} images come with a mask", hint="give one")
         init, white = repainted(images[0], mask, alpha_of_mask=True)
-        model = house.choose(asked, Kind.FILL, instead=True)
+        model = house.choose(replace(want, needs=Kind.FILL, instead=True))
         return model, Request(init=init, mask=white, strength=1.0, paste=FEATHER)
-    return house.choose(asked), Request(init=images[0].convert("RGB"), strength=VARY)
+    picture = images[0].convert("RGB")
+    try:
+        model = house.choose(replace(want, needs=Kind.PROMPT))
+    except NoModel:
+        return house.choose(want), Request(init=picture, strength=VARY)
+    return model, spoken(house, model, Request(), picture, 1.0)
 
 
 async def follow(http: Http, rows: Sequence[Row]) -> AsyncIterator[None]:

@@ -7,9 +7,10 @@ import binascii
 import io
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image, ImageOps
 
-from fluxone.errors import BadRequest
+from fluxone.errors import BadRequest, MissingExtra
 from fluxone.serve import fetch
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -83,3 +84,16 @@ def repainted(image: Image.Image, mask: Image.Image | None, *, alpha_of_mask: bo
     else:
         raise BadRequest("there is no mask", hint="give a mask, or a picture that is transparent where it is repainted")
     return image.convert("RGB"), white
+
+
+def edged(image: Image.Image, thresholds: tuple[int, int]) -> Image.Image:
+    """The edges of a picture, white on black, with thresholds of one's own.
+
+    Raises:
+        MissingExtra: OpenCV is not installed.
+    """
+    try:
+        import cv2
+    except ImportError:
+        raise MissingExtra("control", "finding edges needs OpenCV, which is not installed") from None
+    return Image.fromarray(np.asarray(cv2.Canny(np.asarray(image), *thresholds))).convert("RGB")

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import logging
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from fluxone.errors import BadRequest, MissingExtra
+from fluxone.errors import BadRequest, MissingExtra, UserError
 from fluxone.serve.settings import Settings
+from fluxone.variants import VARIANTS
 
 if TYPE_CHECKING:
+    from fluxone.pipeline import Pipeline
     from fluxone.serve.keys import Keys
+    from fluxone.serve.worker import Room
 
+log = logging.getLogger("fluxone.serve")
+
+LANES = 2
+SWITCH = 0.0005  # s, after which a thread that only computes in Python lets others go on: passes are many small steps
 PACKAGES = ("alembic", "fastapi", "greenlet", "prometheus_client", "python_multipart", "sqlalchemy", "uvicorn")
 
 
@@ -54,36 +64,73 @@ def serve(settings: Settings) -> None:
         )
     import uvicorn
 
-    from fluxone.assembly import assemble, best_device
-    from fluxone.pipeline import Pipeline
-    from fluxone.recipe import Recipe
+    from fluxone.assembly import best_device
     from fluxone.serve.app import create_app
     from fluxone.serve.engine import Engine
     from fluxone.serve.metrics import Metrics
-    from fluxone.serve.worker import Room
 
     metrics = Metrics()
-
-    def load(device: str) -> dict[str, Pipeline]:
-        recipe = Recipe(device=device)
-        return {_name(model): assemble(model, recipe) for model in settings.models}
-
+    models = family(settings.models)
     devices = settings.devices or (best_device(),)
-    # On a CPU a pass takes as long as its pictures one by one, and riders would only slow the first.
-    room = Room(batch=1) if all(device == "cpu" for device in devices) else Room()
+    for model in models:
+        settings.recipe_of(model, devices[0])
     engine = Engine(
-        [lambda device=device: load(device) for device in devices],  # type: ignore[misc]
+        [partial(load, settings, models, device) for device in devices],
         waiting=settings.waiting,
-        room=room,
+        room=room_on(devices),
         report=metrics.passed,
     )
     app = create_app(settings, engine, metrics)
+    sys.setswitchinterval(SWITCH)
     engine.start()
     config = uvicorn.Config(app, host=settings.host, port=settings.port, log_level="warning", server_header=False)
     uvicorn.Server(config).run()
 
 
-def _name(model: str) -> str:
+def load(settings: Settings, models: Sequence[str], device: str) -> dict[str, Pipeline]:
+    """The pipelines of one worker, by the names that clients use.
+
+    Raises:
+        UserError: one of the models that are asked for cannot be loaded; others that cannot are left out.
+    """
+    from fluxone.assembly import assemble
+
+    found: dict[str, Pipeline] = {}
+    for model in models:
+        recipe = settings.recipe_of(model, device)
+        try:
+            found[name_of(model)] = assemble(model, recipe)
+        except UserError as error:
+            if model in settings.models:
+                raise
+            log.warning("%s is not served: %s", model, error)
+    return found
+
+
+def family(models: Sequence[str]) -> tuple[str, ...]:
+    """The models; with one of those inside the package the others too, so that every endpoint is served."""
+    inside = [row.name for row in VARIANTS.values() if row.assets]
+    more = inside if any(model in inside for model in models) else []
+    return tuple(dict.fromkeys((*models, *more)))
+
+
+def room_on(devices: Sequence[str]) -> Room:
+    """What a worker does at a time.
+
+    On a CPU a pass takes as long as its pictures one by one, and riders would slow the first: each picture has passes
+    of its own there, two at a time on half of the cores each.
+    """
+    import torch
+
+    from fluxone.serve.worker import Room
+
+    if not all(device == "cpu" for device in devices):
+        return Room(lanes=LANES)
+    cores = torch.get_num_threads()
+    return Room(batch=1, lanes=LANES, cores=cores)
+
+
+def name_of(model: str) -> str:
     """What clients call a model: a path's last part."""
     return model.rstrip("/").rpartition("/")[2]
 

@@ -22,9 +22,11 @@ from fluxone.serve.metrics import Metrics
 from fluxone.serve.pictures import Limits
 from fluxone.serve.settings import Settings
 from fluxone.serve.task import Lora
+from fluxone.ultra import TIMES
 from fluxone.variants import Kind, Variant
 
 LOADING = 5  # s, after which models may be loaded
+ULTRA = TIMES**2  # times a model's own area
 CLIENT_SEEDS = 2**31  # seeds are chosen below: every client can say them again
 
 
@@ -38,6 +40,29 @@ class NotReady(FluxoneError):
     def __init__(self, trouble: str | None) -> None:
         super().__init__(f"the models could not be loaded: {trouble}" if trouble else "the models are being loaded")
         self.retry_after = LOADING
+
+
+@dataclass(frozen=True, kw_only=True)
+class Want:
+    """What a request needs of a model.
+
+    Attributes:
+        names: of models that are wanted, the best first.
+        needs: what it must take; None draws from words.
+        instead: whether a model that needs nothing besides words will do too.
+        shows: what its control pictures must show: `depth`, `canny`.
+        quick: whether few steps are wanted.
+    """
+
+    names: tuple[str, ...] = ()
+    needs: Kind | None = None
+    instead: bool = False
+    shows: str = ""
+    quick: bool = False
+
+    def rank(self, variant: Variant) -> tuple[float, ...]:
+        """Less is better: it is of few steps only if that is wanted, and takes little that is not asked for."""
+        return (variant.steps if self.quick else not variant.guided, len(variant.takes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +81,8 @@ class Serving:
         """Of the pictures in requests."""
         return Limits(megapixels=self.settings.megapixels, reachable=self.settings.reachable)
 
-    def choose(self, wanted: Sequence[str], needs: Kind | None = None, *, instead: bool = False) -> str:
-        """The model that serves: the first of those wanted that is loaded, else the first that takes what is needed.
-
-        Args:
-            instead: whether a model that needs nothing besides words will do too.
+    def choose(self, want: Want) -> str:
+        """The model that serves: the first of those wanted by name that will do, else the one that suits best.
 
         Raises:
             NoModel: none will do.
@@ -69,20 +91,27 @@ class Serving:
         if not (state := self.engine.state()).ready:
             raise NotReady(state.trouble)
         table = self.engine.variants()
-
-        def fits(variant: Variant) -> bool:
-            wide = any(kind.wide for kind in variant.takes)
-            return needs in variant.takes if needs else not wide
-
-        for name in wanted:
-            if name in table and (fits(table[name]) or instead):
+        for name in want.names:
+            if name in table and (self._fits(name, want) or want.instead):
                 return name
-        if found := next((name for name, variant in table.items() if fits(variant)), None):
-            return found
-        if instead and (found := next((name for name in table if not any(k.wide for k in table[name].takes)), None)):
-            return found
-        what = f"takes a {needs.value}" if needs else "draws from words alone"
-        raise NoModel(f"no loaded model {what}", hint=f"start the server with --model {wanted[0] if wanted else 'dev'}")
+        for wish in (want, replace(want, needs=None)) if want.instead else (want,):
+            if fitting := [name for name in table if self._fits(name, wish)]:
+                return min(fitting, key=lambda name: want.rank(table[name]))
+        kind = f"takes a {want.needs.value}" if want.needs else "draws from words alone"
+        what = f"{kind} of {want.shows}" if want.shows else kind
+        hint = f"start the server with --model {want.names[0] if want.names else 'dev'}"
+        raise NoModel(f"no loaded model {what}", hint=hint)
+
+    def _fits(self, model: str, want: Want) -> bool:
+        variant, beside = self.engine.variants()[model], self.engine.beside(model)
+        if want.needs is Kind.CONTROL and beside.controlnets:
+            return True
+        if want.needs is Kind.PROMPT and beside.looks:
+            return True
+        if beside.controlnets or (want.needs is None and variant.wide):
+            return False  # it cannot draw without its pictures
+        shown = not (want.shows and variant.maps) or want.shows in variant.maps
+        return want.needs is None or (want.needs in variant.takes and shown)
 
     def variant(self, model: str) -> Variant:
         """The row of a loaded model."""
@@ -112,9 +141,10 @@ def fitted(request: Request, variant: Variant) -> tuple[Request, list[str]]:
     """The request at a size that the variant can draw, and what is to be said of it."""
     wanted = request.resolution
     given = request.init or request.control or request.references
-    if wanted is None or given or wanted.width * wanted.height <= ROOM * variant.size**2:
+    times, room = (1, ROOM) if request.ultra is None else (ULTRA, ULTRA)
+    if wanted is None or given or wanted.width * wanted.height <= room * variant.size**2:
         return request, []
-    drawn = Resolution.from_aspect(f"{wanted.width}:{wanted.height}", variant.size**2)
+    drawn = Resolution.from_aspect(f"{wanted.width}:{wanted.height}", times * variant.size**2)
     return replace(request, resolution=drawn, frame=wanted), [f"drawn at {drawn} and scaled to {wanted}"]
 
 

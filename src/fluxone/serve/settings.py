@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from fluxone.errors import BadFile, BadRequest, UnknownName
+from fluxone.errors import BadFile, BadRequest, UnknownName, pick
+from fluxone.recipe import Recipe
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 MEGABYTE = 2**20
@@ -19,7 +20,9 @@ class Settings:
     """How to serve.
 
     Attributes:
-        models: names, folders or files, as `fluxone generate --model` takes them.
+        models: names, folders or files, as `fluxone generate --model` takes them. One of those inside the package
+            brings the others that are there.
+        recipe: fields of `Recipe` for all models; `recipes`: for one, over these.
         devices: one worker each; empty is the best there is.
         folder: results, inputs of jobs that are not done, the secret that links are signed with, the database.
         database: a URL as SQLAlchemy takes it; empty is SQLite in the folder.
@@ -40,6 +43,8 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8080
     models: tuple[str, ...] = ("mini",)
+    recipe: Mapping[str, object] = field(default_factory=dict)
+    recipes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
     folder: Path = Path("serve")
     database: str = ""
@@ -60,6 +65,17 @@ class Settings:
     def url(self) -> str:
         """Of the database."""
         return self.database or f"sqlite:///{self.folder.absolute() / 'fluxone.db'}"
+
+    def recipe_of(self, model: str, device: str) -> Recipe:
+        """How a model is run on a device.
+
+        Raises:
+            UnknownName, BadRequest: a field is none of a recipe, or of another kind.
+        """
+        told: dict[str, Any] = {**self.recipe, **self.recipes.get(model, {}), "device": device}
+        for name in told:
+            pick(dict.fromkeys(item.name for item in fields(Recipe)), name, "field of a recipe")
+        return Recipe(**{name: tuple(value) if isinstance(value, list) else value for name, value in told.items()})
 
     @property
     def local(self) -> bool:

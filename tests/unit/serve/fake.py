@@ -9,7 +9,7 @@ from PIL import Image
 from fluxone.errors import pick
 from fluxone.provenance import Record
 from fluxone.request import Request, check_pictures, given_by
-from fluxone.serve.engine import State
+from fluxone.serve.engine import Beside, State
 from fluxone.serve.task import Drawn, Task
 from fluxone.variants import MINI, Variant
 
@@ -20,11 +20,15 @@ class Fake:
     def __init__(self, variants: Mapping[str, Variant] | None = None, *, held: bool = False) -> None:
         self.table = dict(variants or {"mini": MINI})
         self.held = held
+        self.nets: dict[str, Beside] = {}
         self.tasks: list[Task] = []
         self.now = State(ready=True)
 
     def variants(self) -> Mapping[str, Variant]:
         return self.table
+
+    def beside(self, model: str) -> Beside:
+        return self.nets.get(model, Beside())
 
     def resolve(self, model: str, request: Request) -> Request:
         variant = pick(self.table, model, "model")
