@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluxone.errors import pick
-from fluxone.storybook.canvas import SPAN, Canvas
+from fluxone.storybook.canvas import SPAN, Canvas, Extent
 from fluxone.storybook.engines import ENGINES
 from fluxone.storybook.light import LIGHTS
 from fluxone.storybook.objects import OBJECTS
@@ -52,7 +52,7 @@ draw.register(Peek, lambda item, c: draw_peek(c, item))
 
 def reach(*items: Item) -> Box:
     """The box in 0..1 that the items cover when nothing hides them, cut at the picture's edge."""
-    c = Canvas()
+    c = Extent()
     for item in items:
         draw(item, c)
     left, top, right, bottom = (min(max(v / SPAN, 0.0), 1.0) for v in (c.left, c.top, c.right, c.bottom))

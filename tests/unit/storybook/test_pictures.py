@@ -12,11 +12,13 @@ import pytest
 from fluxone import storybook
 from fluxone.errors import MissingExtra, UnknownName
 from fluxone.storybook import WORLDS, Facts, Scene
+from fluxone.storybook.canvas import Canvas, Extent
 from fluxone.storybook.cast import LEGIBLE
 from fluxone.storybook.colours import PALETTE, moved, to_hex, to_lab
 from fluxone.storybook.library import CAPITALS, FONTS, lettering
 from fluxone.storybook.objects import OBJECTS
 from fluxone.storybook.props import lines
+from fluxone.storybook.render import draw
 from fluxone.storybook.spec import Crate, Sign, Sprite
 from fluxone.storybook.styles import STYLES
 
@@ -68,6 +70,19 @@ def test_labels_are_where_the_facts_say(world: str) -> None:
             visible = (labels == index + 1).sum() / whole
             lining = isinstance(item, Crate) and item.part == "back"  # the inside of a box is there to be covered
             assert lining or visible > 0.35, (seed, item, visible)
+
+
+def test_a_measuring_canvas_reaches_as_far_as_one_that_draws() -> None:
+    for seed in range(300):
+        for item in storybook.scene(seed, WORLDS["full"]).items:
+            drawn, measured = Canvas(), Extent()
+            for canvas in (drawn, measured):
+                draw(item, canvas)
+            assert [vars(drawn)[edge] for edge in EDGES] == [vars(measured)[edge] for edge in EDGES]
+            assert drawn.body
+
+
+EDGES = ("left", "top", "right", "bottom")
 
 
 def test_near_is_bright() -> None:

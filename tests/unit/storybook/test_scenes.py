@@ -44,6 +44,13 @@ def test_the_shipped_world_stays_as_it_is() -> None:
     assert hashlib.sha256(captions.encode()).hexdigest()[:16] == "f14c0fc951881925"
 
 
+def test_the_full_world_stays_as_it_is() -> None:
+    """The 256 px family learns this world: what moves its scenes or pairs makes its figures another world's."""
+    full = WORLDS["full"]
+    drawn = [*(storybook.scene(seed, full) for seed in range(300)), *(storybook.pair(i, full) for i in range(100))]
+    assert hashlib.sha256(repr(drawn).encode()).hexdigest()[:16] == "c2fd8f7639dccfea"
+
+
 def test_worlds_are_the_sizes_they_promise() -> None:
     first, full = WORLDS["first"], WORLDS["full"]
     assert len(first.objects) == 33 and len(first.colours) == 8 and len(first.stages) == 8
