@@ -8,7 +8,7 @@ FluxFillPipeline, FluxControlPipeline and FluxPriorReduxPipeline within 1e-4.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,15 +19,21 @@ from torch import Tensor, nn
 
 from fluxone import pixels as px
 from fluxone.adapting import Adapting
+from fluxone.arguments import Prompts, replaced
 from fluxone.assembly import assemble, best_device
-from fluxone.call import Call, Prompts, StepEnd
+from fluxone.call import Call, StepEnd
 from fluxone.errors import BadRequest, pick
 from fluxone.guiding import Guiding
+from fluxone.job import Job, through
 from fluxone.pipeline import TILE, Pipeline
 from fluxone.pixels import Picture
 from fluxone.recipe import DTYPES, Recipe
+from fluxone.request import Region
 from fluxone.sampling.noise import Source
+from fluxone.sampling.samplers import Step
+from fluxone.scripted import Scripted
 from fluxone.steered import Each, Embeds, One
+from fluxone.ultra import TILED
 from fluxone.weights.load import Bundle
 
 Images = list[Image] | np.ndarray | Tensor
@@ -39,8 +45,16 @@ class FluxPipelineOutput:
 
     images: Images
 
+    def __getitem__(self, key: str | int) -> Images:
+        """The pictures, which are all there is: by name, or as number 0."""
+        return (self.images,)[key] if isinstance(key, int) else {"images": self.images}[key]
 
-class FluxPipeline(Adapting, Guiding):
+    def to_tuple(self) -> tuple[Images]:
+        """What `return_dict=False` gives."""
+        return (self.images,)
+
+
+class FluxPipeline(Adapting, Guiding, Scripted):
     """Text to image, and with pictures whatever the model can do with them.
 
     Attributes:
@@ -50,6 +64,9 @@ class FluxPipeline(Adapting, Guiding):
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
         self._interrupt = False
+        self._call: Call | None = None
+        self._sigmas: Sequence[float] = ()
+        self._sigma: float | None = None
 
     @classmethod
     def from_pretrained(  # noqa: PLR0913
@@ -105,7 +122,7 @@ class FluxPipeline(Adapting, Guiding):
             vae=_path(vae),
             text_encoder=_path(text_encoder),
             text_encoder_2=_path(text_encoder_2),
-            controlnets=() if controlnet is None else (controlnet,) if isinstance(controlnet, str) else (*controlnet,),
+            controlnets=tuple(str(_path(one)) for one in _several(controlnet)),
             decoder=_path(decoder),
             redux=_path(redux),
             siglip=_path(siglip),
@@ -122,6 +139,14 @@ class FluxPipeline(Adapting, Guiding):
         negative_prompt: Prompts = None,
         negative_prompt_2: Prompts = None,
         true_cfg_scale: float = 1.0,
+        cfg_interval: Sequence[float] = (0.0, 1.0),
+        nag_scale: float = 1.0,
+        nag_tau: float = 2.5,
+        nag_alpha: float = 0.25,
+        regions: Region | Sequence[Region] = (),
+        raw: bool = False,
+        ultra: str | None = None,
+        ultra_strength: float | None = None,
         height: int | None = None,
         width: int | None = None,
         num_inference_steps: int | None = None,
@@ -145,7 +170,7 @@ class FluxPipeline(Adapting, Guiding):
         ip_adapter_image_embeds: Embeds = None,
         negative_ip_adapter_image: One | Sequence[One] | None = None,
         negative_ip_adapter_image_embeds: Embeds = None,
-        reference_images: Sequence[Picture] | None = None,
+        reference_images: Picture | Sequence[Picture] | None = None,
         reference_layout: str = "offset",
         then: str | Sequence[str] = (),
         image_prompts: Picture | Sequence[Picture] | None = None,
@@ -170,6 +195,8 @@ class FluxPipeline(Adapting, Guiding):
 
         Args:
             prompt, prompt_2: for CLIP and for T5; T5 reads `prompt` too unless `prompt_2` is given.
+            cfg_interval, regions, raw, ultra, ultra_strength: as in `Request`.
+            nag_scale, nag_tau, nag_alpha: as `nag` and its kin there, away from `negative_prompt`.
             height, width: px, rounded down to whole tokens (16 px for FLUX.1's autoencoder) with a notice.
             sigmas: own noise levels before the variant's shift, without the last 0.
             seed, generator: of the first picture, the others have the next ones; or one for all, or a list. None is
@@ -184,6 +211,7 @@ class FluxPipeline(Adapting, Guiding):
             image_prompts: pictures that speak beside each prompt, or alone, for a model with Redux: mixed by
                 `image_prompt_mix` (`sum` or `beside`), multiplied by `image_prompt_strength` and diffusers' two
                 scales, one number or one each.
+            joint_attention_kwargs: `{"scale": 0.5}` is the strength of all adapters in this call.
             then: further instructions, each editing the latents of the one before.
             output_type: `pil`, `np` (B H W 3, 0..1), `pt` (B 3 H W, 0..1), `latent` (packed).
             callback_on_step_end: called with (pipe, step, timestep, tensors); may give other latents back.
@@ -195,30 +223,35 @@ class FluxPipeline(Adapting, Guiding):
 
     def _run(self, call: Call) -> FluxPipelineOutput | tuple[Images]:
         output = pick(OUTPUTS, call.output_type, "output type")
-        job = call.job(self.pipeline)
-        self._interrupt = False
-        x = job.x
-        for step in self.pipeline.walk(job):
+        going = call.job(self.pipeline)
+        x, self._call, self._interrupt = going.x, call, False
+
+        def leg(part: Job) -> Iterator[Step]:
+            nonlocal going
+            going, self._sigmas = part, part.sigmas
+            yield from self.pipeline.walk(replace(part, following=None))
+
+        for step in through(going, leg):
+            self._sigma = going.sigmas[step.index]
             if call.callback_on_step_end is not None:
-                tensors = {"latents": step.x, "prompt_embeds": job.text.txt}
+                tensors = {"latents": step.x, "prompt_embeds": going.text.txt}
                 told = {name: tensors[name] for name in call.callback_on_step_end_tensor_inputs}
-                timestep = torch.tensor(job.sigmas[step.index], dtype=torch.float32) * 1000
-                answer = call.callback_on_step_end(self, step.index, timestep, told)
-                step.x = _replaced(answer or {}, tensors)
+                answer = call.callback_on_step_end(self, step.index, torch.tensor(self._sigma) * 1000, told)
+                step.x = replaced(answer, tensors)
             x = step.x
             if self._interrupt:
                 break
-        images = output(self.pipeline, x, job.grid)
+        images = output(self.pipeline, x, going.grid, tiled=call.ultra in TILED)
         return FluxPipelineOutput(images) if call.return_dict else (images,)
 
-    @property
-    def interrupt(self) -> bool:
-        """Whether the walk ends after the present step; set `_interrupt` in a callback."""
-        return self._interrupt
-
-    def to(self, *places: torch.device | str | torch.dtype) -> FluxPipeline:
+    def to(
+        self,
+        *places: torch.device | str | torch.dtype,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> FluxPipeline:
         """Run on another device. The dtype is decided when the model is loaded."""
-        for place in places:
+        for place in (*places, *(named for named in (device, dtype) if named is not None)):
             if isinstance(place, torch.dtype):
                 if place != self.pipeline.dtype:
                     raise BadRequest(f"the model is in {self.dtype}", hint=f"load it with torch_dtype={place}")
@@ -254,9 +287,6 @@ class FluxPipeline(Adapting, Guiding):
     def disable_vae_slicing(self) -> None:
         """Decoding stays one by one; encoding takes all pictures at once."""
         self.pipeline.autoencoder.sliced = False
-
-    def set_progress_bar_config(self, disable: bool | None = None) -> None:
-        """Take the call that scripts make: this door shows no bar; `callback_on_step_end` tells of each step."""
 
     def _place(self, mode: str, device: str) -> None:
         recipe = Recipe(device=device, offload=mode)
@@ -320,20 +350,16 @@ class FluxPipeline(Adapting, Guiding):
         return self.pipeline.dtype
 
 
-def _replaced(answer: Mapping[str, Tensor], told: Mapping[str, Tensor]) -> Tensor:
-    """The latents to go on with, of what a callback gave back."""
-    for name, tensor in answer.items():
-        if name != "latents" and tensor is not told.get(name):
-            raise BadRequest(f"a callback gave back {name}", hint="only latents can be replaced during the walk")
-    return answer.get("latents", told["latents"]).to(told["latents"])
-
-
 def _dtype_name(dtype: torch.dtype | str | None) -> str | None:
     if dtype is None or dtype == "auto":
         return None
     name = str(dtype).removeprefix("torch.")
     pick(DTYPES, name, "dtype")
     return name
+
+
+def _several(parts: object) -> list[object]:
+    return [] if parts is None else list(parts) if isinstance(parts, list | tuple) else [parts]
 
 
 def _path(part: object) -> str | None:
@@ -349,13 +375,13 @@ def _device(gpu_id: int | None, device: torch.device | str | None) -> str:
     return chosen if gpu_id is None or chosen == "cpu" else f"{chosen.split(':')[0]}:{gpu_id}"
 
 
-def _unit(pipeline: Pipeline, x: Tensor, grid: tuple[int, int]) -> px.Pixels:
-    return px.unit(pipeline.decode(x, grid))
+def _unit(pipeline: Pipeline, x: Tensor, grid: tuple[int, int], *, tiled: bool) -> px.Pixels:
+    return px.unit(pipeline.decode(x, grid, tiled=tiled))
 
 
-OUTPUTS: dict[str, Callable[[Pipeline, Tensor, tuple[int, int]], Images]] = {
-    "pil": lambda pipeline, x, grid: px.to_images(_unit(pipeline, x, grid)),
-    "np": lambda pipeline, x, grid: px.to_arrays(_unit(pipeline, x, grid)),
+OUTPUTS: dict[str, Callable[..., Images]] = {
+    "pil": lambda *walked, tiled: px.to_images(_unit(*walked, tiled=tiled)),
+    "np": lambda *walked, tiled: px.to_arrays(_unit(*walked, tiled=tiled)),
     "pt": _unit,
-    "latent": lambda pipeline, x, grid: x,
+    "latent": lambda pipeline, x, grid, *, tiled: x,
 }

@@ -7,35 +7,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fluxone import arguments
 from fluxone import pixels as px
+from fluxone.arguments import Prompts
 from fluxone.conditions import extra_of, keep_of
-from fluxone.conditions.condition import Extra, Pictures
+from fluxone.conditions.condition import Extra, Pictures, Studio
 from fluxone.conditions.redux import by_diffusers
 from fluxone.conditions.reference import joined, size_for
 from fluxone.errors import BadRequest
 from fluxone.geometry import Resolution
 from fluxone.job import Job, packed, repeat, spread
+from fluxone.lora.wearing import scales_of, wearing
 from fluxone.nn.tokens import pack
 from fluxone.pipeline import Pipeline, size_of
-from fluxone.request import Request, check_pictures
-from fluxone.sampling.noise import Source, gaussian, generators
+from fluxone.regions import mixed
+from fluxone.request import Region, Request, check_pictures
+from fluxone.sampling.noise import Source, gaussian
 from fluxone.sampling.profiles import concrete
 from fluxone.sampling.samplers import State
 from fluxone.sampling.schedule import Shift, given, remaining
 from fluxone.steered import Each, Embeds, One, Steers
 from fluxone.text.encode import Text
+from fluxone.ultra import TIMES, composed, enlarged, far
 from fluxone.variants import Kind
 
-MOST_TOKENS = 512  # T5 tokens, as diffusers allows
+EMBEDS = ("prompt_embeds", "pooled_prompt_embeds", "negative_prompt_embeds", "negative_pooled_prompt_embeds")
+WALKED = ("then", "control_image", "ip_adapter_image")  # what else one pass alone can have
 READABLE = ("latents", "prompt_embeds")  # tensors that `callback_on_step_end` can ask for
-UNBUILT = ("joint_attention_kwargs",)
 
-Prompts = str | Sequence[str] | None
 Pictured = px.Picture | Sequence[px.Picture] | None
 StepEnd = Callable[[Any, int, Tensor, dict[str, Tensor]], Mapping[str, Tensor] | None]
 
@@ -49,6 +54,14 @@ class Call:
     negative_prompt: Prompts
     negative_prompt_2: Prompts
     true_cfg_scale: float
+    cfg_interval: Sequence[float]
+    nag_scale: float
+    nag_tau: float
+    nag_alpha: float
+    regions: Sequence[Region]
+    raw: bool
+    ultra: str | None
+    ultra_strength: float | None
     height: int | None
     width: int | None
     num_inference_steps: int | None
@@ -72,7 +85,7 @@ class Call:
     ip_adapter_image_embeds: Embeds
     negative_ip_adapter_image: One | Sequence[One] | None
     negative_ip_adapter_image_embeds: Embeds
-    reference_images: Sequence[px.Picture] | None
+    reference_images: Pictured
     reference_layout: str
     then: str | Sequence[str]
     image_prompts: Pictured
@@ -94,15 +107,18 @@ class Call:
     joint_attention_kwargs: Mapping[str, Any] | None
 
     def __post_init__(self) -> None:
-        for name in UNBUILT:
-            if getattr(self, name) is not None:
-                raise BadRequest(f"{name} is given, which no model can use in this version", hint="leave it out")
+        arguments.whole("num_images_per_prompt", self.num_images_per_prompt)
+        if self.max_sequence_length is not None:
+            arguments.whole("max_sequence_length", self.max_sequence_length, arguments.MOST_TOKENS)
+        embeds = {name: getattr(self, name) for name in EMBEDS}
+        arguments.tensors(latents=self.latents, **embeds)
+        arguments.callback(self.callback_on_step_end)
+        for name, value in embeds.items():
+            other = name.replace("pooled_prompt", "prompt")
+            if value is not None and embeds[other] is None:
+                raise BadRequest(f"{name} is given without {other}", hint="give both, or words alone")
         if self.strength is not None and self.image is None:
             raise BadRequest("strength is given without an image", hint="give image= too")
-        if self.max_sequence_length is not None and not 1 <= self.max_sequence_length <= MOST_TOKENS:
-            raise BadRequest(f"max_sequence_length is {self.max_sequence_length}", hint=f"use 1 to {MOST_TOKENS}")
-        if self.num_images_per_prompt < 1:
-            raise BadRequest(f"num_images_per_prompt is {self.num_images_per_prompt}", hint="use 1 or more")
         if self.seed is not None and self.generator is not None:
             raise BadRequest("seed and generator are both given", hint="give one of them")
         if unknown := [name for name in self.callback_on_step_end_tensor_inputs if name not in READABLE]:
@@ -114,18 +130,22 @@ class Call:
         Args:
             edited: see `Pipeline.prepare`.
         """
-        request = self._request(pipeline)
+        scale, active = arguments.attention_scale(self.joint_attention_kwargs), pipeline.adapters.active
+        own = None if scale == 1 else tuple((name, strength.scale * scale) for name, strength in active.items())
+        with wearing(pipeline.adapters, scales_of(own, 1)):
+            job = self._job(pipeline, edited)
+        return replace(job, scales=scales_of(own, len(job.x)))
+
+    def _job(self, pipeline: Pipeline, edited: State | None) -> Job:
+        whole = self._request(pipeline)
+        request = composed(whole)
         how = (request.text_tokens, request.emphasis)
         text = self._prompted(pipeline, how)
         batch = len(text.txt) * self.num_images_per_prompt
-        negative = None
-        if self.true_cfg_scale > 1 and (self.negative_prompt is not None or self.negative_prompt_embeds is not None):
-            prompts = (self.negative_prompt, self.negative_prompt_2)
-            negative = _text(pipeline, "negative_prompt", prompts, how, self._negative_embeds())
-            negative = repeat(spread(negative, len(text.txt)), self.num_images_per_prompt)
+        away = self._away(pipeline, how, len(text.txt))
         rows, columns = grid = pipeline.grid(request)
         shape = (batch, pipeline.autoencoder.shape.latent, 2 * rows, 2 * columns)
-        sources = self._sources(batch)
+        sources = arguments.sources(self.seed, self.generator, batch)
         levels = self._levels(pipeline, request)
         dtype = concrete(pipeline.profile.noise, pipeline.dtype)
 
@@ -139,6 +159,8 @@ class Call:
         pictures = self._pictures(pipeline, request, batch)
         if edited is not None:
             pictures = replace(pictures, edited=pipeline.latent(edited, grid).cpu())
+        if posterior and pictures.mask is not None and Kind.CONTROL in pipeline.variant.takes:
+            _pass_over(pictures, studio)
         extra = extra_of(pipeline.variant, pictures, studio, early=True)
         blended = pictures.mask is not None and Kind.FILL not in pipeline.variant.takes
         picture = None
@@ -148,9 +170,9 @@ class Call:
         if picture is not None and self.latents is None:
             x = levels[0] * drawn + (1 - levels[0]) * picture
         extra = extra or extra_of(pipeline.variant, pictures, studio, early=False) or Extra()
-        return Job(
+        job = Job(
             text=repeat(text, self.num_images_per_prompt),
-            negative=negative,
+            negative=away if self._guided() else None,
             x=x,
             sigmas=levels,
             grid=grid,
@@ -164,6 +186,26 @@ class Call:
             steer=steer,
             following=self._following(pipeline) if self.then else None,
         )
+        job = mixed(request, pipeline.encode, job, away)
+        if whole.ultra is None:
+            return job
+        later = (lambda: sources) if self.seed is None else partial(far, self.seed, batch)
+        return replace(job, following=partial(enlarged, pipeline, whole, job, later))
+
+    def _guided(self) -> bool:
+        """Whether each step has a pass with the negative prompt."""
+        return self.true_cfg_scale > 1 and (self.negative_prompt, self.negative_prompt_embeds) != (None, None)
+
+    def _away(self, pipeline: Pipeline, how: tuple[int | None, str], prompts: int) -> Text | None:
+        """What to avoid, a row a picture, if anything is done with it."""
+        if not self._guided() and self.nag_scale <= 1:
+            return None
+        words: tuple[Prompts, Prompts] = (self.negative_prompt, self.negative_prompt_2)
+        embeds = self.negative_prompt_embeds, self.negative_pooled_prompt_embeds
+        if words[0] is None and embeds[0] is None:
+            words = ("", words[1])
+        text = encoded(pipeline, "negative_prompt", words, how, embeds)
+        return repeat(spread(text, prompts), self.num_images_per_prompt)
 
     def _following(self, pipeline: Pipeline) -> Callable[[State], Job]:
         """What goes on with the latents of an edit by the next instruction, which is that of every prompt."""
@@ -184,15 +226,23 @@ class Call:
         return None
 
     def _request(self, pipeline: Pipeline) -> Request:
-        size = pipeline.variant.size
+        size = pipeline.variant.size * (1 if self.ultra is None else TIMES)
         request = Request(
             resolution=Resolution(
                 height=size if self.height is None else self.height, width=size if self.width is None else self.width
             ),
             seed=0 if self.seed is None else self.seed,
-            steps=self.num_inference_steps if self.sigmas is None else len(self.sigmas),
+            steps=self.num_inference_steps if self.sigmas is None else len(arguments.levels(self.sigmas)),
             guidance=self.guidance_scale,
             cfg=self.true_cfg_scale,
+            cfg_interval=arguments.pair("cfg_interval", self.cfg_interval),
+            nag=self.nag_scale,
+            nag_tau=self.nag_tau,
+            nag_alpha=self.nag_alpha,
+            regions=arguments.regions(self.regions),
+            raw=self.raw,
+            ultra=self.ultra,
+            ultra_strength=self.ultra_strength,
             sampler=self.sampler,
             schedule=self.schedule,
             text_tokens=self.max_sequence_length,
@@ -209,6 +259,7 @@ class Call:
             "references": self._references(pipeline) or None,
             "image_prompts": self._spoken() or None,
         }
+        self._check_ultra([name for name, value in given.items() if value is not None])
         check_pictures(pipeline.variant, frozenset(name for name, value in given.items() if value is not None))
         if self.then and not given["references"]:
             raise BadRequest("then is given without a picture to edit", hint="give image, to a model that edits")
@@ -216,13 +267,22 @@ class Call:
             raise BadRequest("strength is given, but the image is a reference here", hint="leave strength out")
         return pipeline.resolve(request, checked=True)
 
+    def _check_ultra(self, pictures: Sequence[str]) -> None:
+        """Refuse what does not go with two passes; see `Request` for the rest."""
+        if self.ultra is None:
+            return
+        others = [name for name in (*pictures, *(name for name in WALKED if getattr(self, name))) if name != "init"]
+        if self.sigmas is not None or others:
+            what = "noise levels of its own" if self.sigmas is not None else others[0]
+            raise BadRequest(f"ultra is given with {what}", hint="make that picture first, then use it as image")
+
     def _prompted(self, pipeline: Pipeline, how: tuple[int | None, str]) -> Text:
         """The prompts encoded, with the image prompts after each; without any words they stand after zeros."""
         pictures, shape = self._spoken(), pipeline.variant.shape
         embeds = self.prompt_embeds, self.pooled_prompt_embeds
         if pictures and self.prompt is None and self.prompt_embeds is None:
-            embeds = torch.zeros(1, how[0] or MOST_TOKENS, shape.text_dim), torch.zeros(1, shape.vec_dim)
-        text = _text(pipeline, "prompt", (self.prompt, self.prompt_2), how, embeds)
+            embeds = torch.zeros(1, how[0] or arguments.MOST_TOKENS, shape.text_dim), torch.zeros(1, shape.vec_dim)
+        text = encoded(pipeline, "prompt", (self.prompt, self.prompt_2), how, embeds)
         scales = self.prompt_embeds_scale, self.pooled_prompt_embeds_scale
         mixing = by_diffusers(len(pictures), *scales, self.image_prompt_strength, self.image_prompt_mix)
         return pipeline.prompting.after(text, pictures, mixing)
@@ -240,7 +300,8 @@ class Call:
 
     def _references(self, pipeline: Pipeline) -> list[px.Picture | Sequence[px.Picture]]:
         """The references, each for all pictures or one a prompt."""
-        more = list(self.reference_images or ())
+        told = self.reference_images
+        more = [] if told is None else list(told) if isinstance(told, list | tuple) else [told]
         alone = self.image is not None and (self.mask_image is None or not more)
         if Kind.REFERENCE not in pipeline.variant.takes or self.image is None or not alone:
             return [*more]
@@ -273,24 +334,18 @@ class Call:
         levels = pipeline.sigmas(request)
         if self.sigmas is not None:
             rows, columns = pipeline.grid(request)
-            own = Request(sigmas=tuple(float(level) for level in self.sigmas)).sigmas or ()
+            own = Request(sigmas=arguments.levels(self.sigmas)).sigmas or ()
             levels = given(own, rows * columns, Shift.of(pipeline.variant), request.schedule or "")
         return levels if self._init(pipeline) is None else remaining(levels, request.strength or 0.0)
 
-    def _sources(self, batch: int) -> Source:
-        if self.seed is not None:
-            return generators(self.seed + i for i in range(batch))
-        if not isinstance(self.generator, list):
-            return self.generator
-        if len(self.generator) not in (1, batch):
-            raise BadRequest(f"{len(self.generator)} generators for {batch} pictures", hint="give as many")
-        return self.generator[0] if len(self.generator) == 1 else self.generator
 
-    def _negative_embeds(self) -> tuple[Tensor | None, Tensor | None]:
-        return self.negative_prompt_embeds, self.negative_pooled_prompt_embeds
+def _pass_over(pictures: Pictures, studio: Studio) -> None:
+    """Draw first, for nothing, a sample of what the mask leaves, as diffusers' FluxControlInpaintPipeline does."""
+    assert pictures.init is not None and pictures.mask is not None, "check the pictures first"
+    studio.sample(pictures.init * (1 - pictures.mask))
 
 
-def _text(
+def encoded(
     pipeline: Pipeline,
     name: str,
     prompts: tuple[Prompts, Prompts],
@@ -311,17 +366,10 @@ def _text(
         return Text(txt=txt, pooled=pooled, cut=(0,) * len(txt), clip_cut=(0,) * len(txt))
     if prompt is None:
         raise BadRequest(f"neither {name} nor {name}_embeds is given", hint="give one of them")
-    clip = _several(prompt, name)
-    t5 = _several(prompt_2, f"{name}_2") if prompt_2 else clip
+    clip = arguments.texts(prompt, name)
+    t5 = arguments.texts(prompt_2, f"{name}_2") if prompt_2 else clip
     if len(t5) != len(clip):
         raise BadRequest(f"{len(clip)} of {name}, but {len(t5)} of {name}_2", hint="give as many")
     for text in (*clip, *t5):
         Request(prompt=text)
     return pipeline.encode(t5, clip, *how)
-
-
-def _several(prompts: str | Sequence[str], name: str) -> list[str]:
-    several: list[object] = list(prompts) if isinstance(prompts, list | tuple) else [prompts]
-    if not several or not all(isinstance(text, str) for text in several):
-        raise BadRequest(f"{name} is {prompts!r:.80}", hint="give text, or a list of texts")
-    return [str(text) for text in several]

@@ -45,6 +45,10 @@ class Steers:
         Raises:
             BadRequest: the arguments do not fit the loaded networks.
         """
+        for name in ("control_mode", "controlnet_conditioning_scale"):
+            if getattr(self, name) is not None and not self._hints(steering):
+                hint = "give control_image too, once a ControlNet is loaded"
+                raise BadRequest(f"{name} is given without a control picture", hint=hint)
         pixels = []
         for image in self._hints(steering):
             rows = px.from_images(image, canvas)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from diffusers import FluxControlPipeline
+from diffusers import FluxControlImg2ImgPipeline, FluxControlInpaintPipeline, FluxControlPipeline
 
 from fluxone import FluxPipeline
 from fluxone.conditions.control import canny
@@ -53,6 +53,27 @@ def test_equal_to_diffusers(control: Get, case: str) -> None:
     theirs, folder = control(tiny)
     ours = FluxPipeline.from_pretrained(str(folder), torch_dtype=torch.float32, device="cpu", variant="canny")
     kwargs = arguments(tiny, 4, 3, {"control_image": start(50, 37)} | more)
+    assert_close(*(pipe(**kwargs, generator=torch.Generator().manual_seed(3)).images for pipe in (theirs, ours)))
+
+
+STARTED: dict[str, tuple[str, type, dict[str, Any]]] = {
+    "from a picture": ("dev", FluxControlImg2ImgPipeline, {}),
+    "a part of one": ("dev", FluxControlInpaintPipeline, {"mask_image": start(9, 7, 2).convert("L")}),
+    "parts of one, twice": (
+        "fixed", FluxControlInpaintPipeline, {"mask_image": start(9, 7, 2).convert("L"), "num_images_per_prompt": 2}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", STARTED)
+def test_beside_a_picture_to_start_from(control: Get, case: str) -> None:
+    tiny, kind, more = STARTED[case]
+    base, folder = control(tiny)
+    theirs = kind.from_pipe(base)
+    theirs.set_progress_bar_config(disable=True)
+    ours = FluxPipeline.from_pretrained(str(folder), torch_dtype=torch.float32, device="cpu")
+    given = {"control_image": start(50, 37), "image": start(30, 40, 1), "strength": 0.7}
+    kwargs = arguments(tiny, 4, 3, given | more)
     assert_close(*(pipe(**kwargs, generator=torch.Generator().manual_seed(3)).images for pipe in (theirs, ours)))
 
 

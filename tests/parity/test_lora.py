@@ -41,13 +41,13 @@ def adapter(oracle: Oracle, path: Path, seed: int, *, rank: int = 4, alpha: floa
     return tensors
 
 
-def pictures(oracle: Oracle, ours: FluxPipeline, latent: bool = False) -> tuple[Any, Any]:
+def pictures(oracle: Oracle, ours: FluxPipeline, latent: bool = False, **more: Any) -> tuple[Any, Any]:
     size = 3 * 2 * oracle.tiny.factor
     kind = "latent" if latent else "np"
     call = {"prompt": "the fox", "height": size, "width": size, "num_inference_steps": 2, "max_sequence_length": 16}
     drawn = []
     for pipe in (oracle.pipe, ours):
-        images = pipe(**call, output_type=kind, generator=torch.Generator().manual_seed(1)).images
+        images = pipe(**call, **more, output_type=kind, generator=torch.Generator().manual_seed(1)).images
         drawn.append(np.asarray(images))
     return drawn[0], drawn[1]
 
@@ -93,6 +93,18 @@ def test_strengths_two_at_once_and_fused(pipes: tuple[Oracle, FluxPipeline], tmp
     ours.unload_lora_weights()
     assert np.array_equal(pictures(oracle, ours)[1], plain)
     assert ours.get_active_adapters() == []
+
+
+def test_the_strength_of_one_call(pipes: tuple[Oracle, FluxPipeline], tmp_path: Path) -> None:
+    oracle, ours = pipes
+    adapter(oracle, tmp_path / "a.safetensors", 5)
+    for pipe in (oracle.pipe, ours):
+        pipe.load_lora_weights(str(tmp_path / "a.safetensors"), adapter_name="a")
+        pipe.set_adapters(["a"], [0.7])
+    whole = pictures(oracle, ours)[1]
+    theirs, own = pictures(oracle, ours, joint_attention_kwargs={"scale": 0.4})
+    assert np.abs(theirs - own).max() < 1e-4 and np.abs(own - whole).max() > 0.01
+    assert np.array_equal(pictures(oracle, ours)[1], whole), "the next call is as those before"
 
 
 def test_velocity(pipes: tuple[Oracle, FluxPipeline], tmp_path: Path) -> None:

@@ -138,6 +138,14 @@ def test_given_embeddings(oracle: Get, cfg: float) -> None:
     assert_close(*both(oracle("odd"), **arguments("odd", 3, 4, more)))
 
 
+def test_prompts_are_encoded_as_there(oracle: Get) -> None:
+    ours = FluxPipeline.from_pretrained(str(oracle("dev").folder), torch_dtype=torch.float32, device="cpu")
+    asked = {"prompt": ["the fox", "a dog"], "prompt_2": ["x", "y z"], "num_images_per_prompt": 2}
+    expected = oracle("dev").pipe.encode_prompt(**asked, max_sequence_length=9)
+    for one, other in zip(expected, ours.encode_prompt(**asked, max_sequence_length=9), strict=True):
+        assert one.shape == other.shape and torch.allclose(one, other, atol=1e-5)
+
+
 def test_every_output_type(oracle: Get) -> None:
     kwargs = arguments("dev", 3, 2, {"prompt": ["the fox", "a dog"]})
     for kind in ("np", "pt", "latent"):

@@ -14,8 +14,10 @@ from PIL import Image
 
 from fluxone import FluxPipeline, Recipe, assemble
 from fluxone.api import FluxPipelineOutput
-from fluxone.call import UNBUILT, Call
+from fluxone.call import Call
 from fluxone.errors import BadRequest, BrokenModel, UnknownName, UserError
+from fluxone.geometry import Resolution
+from fluxone.request import Region, Request
 from fluxone.variants import VARIANTS
 from fluxone.weights.save import save_folder
 from unit.tiny import TINY, bundle, pipeline
@@ -114,12 +116,6 @@ def test_a_device_that_is_not_there_is_said(folder: Path, pipe: FluxPipeline) ->
         pipe.to("cuda")
 
 
-@pytest.mark.parametrize("name", UNBUILT)
-def test_what_is_not_built_is_refused_by_name(pipe: FluxPipeline, name: str) -> None:
-    with pytest.raises(BadRequest, match=f"{name} is given"):
-        pipe(**ASKED, **{name: {"a": 1}})
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -152,6 +148,34 @@ def test_what_is_not_built_is_refused_by_name(pipe: FluxPipeline, name: str) -> 
         ({"image": torch.zeros(8, 8)}, "three colours"),
         ({"image": [Image.new("RGB", (9, 9))] * 2}, "2 images for 1 pictures"),
         ({"callback_on_step_end_tensor_inputs": ["noise"]}, "cannot read noise"),
+        ({"num_images_per_prompt": 1.5}, "num_images_per_prompt is 1.5; use a whole number"),
+        ({"num_images_per_prompt": None}, "num_images_per_prompt is None"),
+        ({"max_sequence_length": "64"}, "max_sequence_length is '64'; use a whole number from 1 to 512"),
+        ({"seed": None, "generator": 3}, r"generator is 3; give a torch\.Generator"),
+        ({"seed": None, "generator": ["a"]}, "generator is 'a'"),
+        ({"seed": None, "generator": []}, "0 generators for 1 pictures"),
+        ({"latents": np.zeros((1, 6, 16))}, "latents is ndarray; give a torch tensor"),
+        ({"prompt": None, "prompt_embeds": "a", "pooled_prompt_embeds": 3}, "prompt_embeds is str"),
+        ({"pooled_prompt_embeds": torch.zeros(1, 16)}, "pooled_prompt_embeds is given without prompt_embeds"),
+        ({"sigmas": 0.5}, "sigmas is 0.5; give falling numbers"),
+        ({"sigmas": [1.0, "x"]}, "sigmas is"),
+        ({"sigmas": "abc"}, "sigmas is 'abc'"),
+        ({"callback_on_step_end": 3}, "callback_on_step_end is 3; give a function"),
+        ({"callback_on_step_end": lambda *_: 3}, "a callback gave back 3"),
+        ({"callback_on_step_end": lambda *_: {"latents": "x"}}, "gave back latents 'x'"),
+        ({"callback_on_step_end": lambda *_: {"latents": torch.zeros(1)}}, r"their shape is \(1, 6, 16\)"),
+        ({"joint_attention_kwargs": {"a": 1}}, "joint_attention_kwargs holds a, of which nothing is known"),
+        ({"joint_attention_kwargs": {"scale": "x"}}, "scale of joint_attention_kwargs is 'x'"),
+        ({"joint_attention_kwargs": 3}, "joint_attention_kwargs is 3"),
+        ({"cfg_interval": 3}, "cfg_interval is 3; give two numbers"),
+        ({"cfg_interval": (0.9, 0.1)}, "cfg interval is 0.9 to 0.1"),
+        ({"nag_scale": 0.5}, r"nag is 0\.5"),
+        ({"regions": "left"}, "regions is 'left'; give a list of fluxone"),
+        ({"ultra": "tilde"}, "did you mean 'tiled'"),
+        ({"ultra": "tiled", "height": 64, "sigmas": [1.0]}, "ultra is given with noise levels of its own"),
+        ({"ultra": "tiled", "image": torch.ones(3, 8, 8), "mask_image": torch.ones(8, 8)}, "ultra is given with mask"),
+        ({"controlnet_conditioning_scale": 1.0}, "controlnet_conditioning_scale is given without a control picture"),
+        ({"control_mode": "depth"}, "control_mode is given without a control picture"),
     ],
 )
 def test_arguments_that_cannot_be_are_said(pipe: FluxPipeline, arguments: Any, said: str) -> None:
@@ -254,3 +278,77 @@ def test_interrupting_ends_the_walk(pipe: FluxPipeline) -> None:
     pipe(**ASKED, callback_on_step_end=stop)
     assert seen == [(0, 1000.0)] and pipe.interrupt
     assert pipe(**ASKED).images is not None and not pipe.interrupt
+
+
+ALIKE: list[dict[str, Any]] = [
+    {"negative_prompt": "blur", "nag_scale": 4.0, "nag_tau": 3.0, "nag_alpha": 0.5},
+    {"negative_prompt": "blur", "true_cfg_scale": 3.0, "cfg_interval": (0.0, 0.5)},
+    {"negative_prompt": "blur", "nag_scale": 4.0, "true_cfg_scale": 3.0, "cfg_interval": [0.2, 1.0]},
+    {"nag_scale": 4.0},
+    {"regions": [Region(prompt="fox", mask=Image.new("L", (8, 8), 255))]},
+    {"ultra": "tiled", "ultra_strength": 0.6, "height": 64, "width": 64, "num_inference_steps": 4},
+    {"ultra": "whole", "height": 70, "width": 96, "nag_scale": 3.0, "negative_prompt": "blur"},
+    {"ultra": "tiled", "regions": Region(prompt="fox", mask=Image.new("L", (8, 8), 255)), "height": 64, "width": 64},
+]
+NAMES = {
+    "true_cfg_scale": "cfg",
+    "num_inference_steps": "steps",
+    "nag_scale": "nag",
+    "negative_prompt": "negative",
+}
+
+
+@pytest.mark.parametrize("more", ALIKE, ids=lambda more: " ".join(more))
+def test_the_call_draws_what_the_request_does(pipe: FluxPipeline, more: dict[str, Any]) -> None:
+    asked = ASKED | more
+    size = Resolution(height=asked.pop("height"), width=asked.pop("width"))
+    asked.pop("output_type")
+    named: dict[str, Any] = {NAMES.get(name, name): value for name, value in asked.items()}
+    for name in ("regions", "cfg_interval"):
+        if name in named:
+            named[name] = tuple(named[name]) if isinstance(named[name], list | tuple) else (named[name],)
+    request = Request(**named, resolution=size, emphasis="off", count=2)
+    expected = pipe.pipeline(request, batch=2).images
+    images = pipe(**(ASKED | more | {"output_type": "pil", "num_images_per_prompt": 2})).images
+    for one, other in zip(images, expected, strict=True):
+        assert np.array_equal(np.asarray(one), np.asarray(other))
+    plain = pipe(**(ASKED | {"output_type": "pil"})).images[0]
+    assert images[0].size != plain.size or not np.array_equal(np.asarray(images[0]), np.asarray(plain))
+
+
+def test_ultra_goes_on_with_the_generator_that_is_given(pipe: FluxPipeline) -> None:
+    asked = {name: value for name, value in ASKED.items() if name != "seed"} | {"height": 64, "width": 64}
+    asked |= {"ultra": "tiled", "num_inference_steps": 4}
+    one, same = (pipe(**asked, generator=torch.Generator().manual_seed(5)).images for _ in range(2))
+    assert one.shape == (1, 64, 64, 3) and np.array_equal(one, same)
+    assert not np.array_equal(one, pipe(**asked, seed=6).images)
+    asked |= {"height": None, "width": None}
+    assert pipe(**asked, seed=6).images.shape == (1, 64, 64, 3), "twice the model's own size"
+
+
+def test_a_callback_is_told_where_each_walk_is(pipe: FluxPipeline) -> None:
+    told: list[tuple[int, float, int, int]] = []
+
+    def note(pipe: FluxPipeline, step: int, timestep: torch.Tensor, tensors: dict[str, torch.Tensor]) -> None:
+        assert pipe.current_timestep == timestep
+        told.append((step, round(float(timestep)), tensors["latents"].shape[1], pipe.num_timesteps))
+
+    asked = ASKED | {"height": 64, "width": 64, "num_inference_steps": 4, "schedule": "linear"}
+    pipe(**asked, ultra="tiled", ultra_strength=0.5, callback_on_step_end=note)
+    first = [(0, 1000, 4, 4), (1, 750, 4, 4), (2, 500, 4, 4), (3, 250, 4, 4)]
+    assert told == [*first, (0, 500, 16, 2), (1, 250, 16, 2)]
+
+
+def test_what_scripts_ask_a_pipeline(pipe: FluxPipeline) -> None:
+    assert pipe.guidance_scale is None and pipe.current_timestep is None and pipe.num_timesteps == 0
+    txt, pooled, ids = pipe.encode_prompt(["a red car", "a fox"], num_images_per_prompt=2, max_sequence_length=5)
+    assert txt.shape == (4, 5, 24) and pooled.shape == (4, 16) and ids.shape == (5, 3) and not ids.any()
+    given = {"prompt": None, "prompt_embeds": txt[:1], "pooled_prompt_embeds": pooled[:1]}
+    out = pipe(**(ASKED | given), guidance_scale=2.0, joint_attention_kwargs={})
+    assert np.array_equal(out.images, pipe(**ASKED, guidance_scale=2.0, max_sequence_length=5)[0])
+    assert out["images"] is out.images is out.to_tuple()[0]
+    assert (pipe.guidance_scale, pipe.num_timesteps, pipe.joint_attention_kwargs) == (2.0, 2, None)
+    assert pipe.to(device="cpu", dtype=torch.float32) is pipe
+    assert not hasattr(pipe, "scheduler")
+    with pytest.raises(BadRequest, match="say sampler= and schedule="):
+        pipe.scheduler = object()

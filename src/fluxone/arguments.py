@@ -1,0 +1,147 @@
+"""What the arguments of a call of `FluxPipeline` must be, and the plain values that they stand for.
+
+It knows no model: what a model can do with them is for others to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fluxone.errors import BadRequest
+from fluxone.request import Region
+from fluxone.sampling.noise import Source, generators
+
+Prompts = str | Sequence[str] | None
+MOST_TOKENS = 512  # T5 tokens, as diffusers allows
+SCALE = "scale"  # the one word of `joint_attention_kwargs` that FLUX.1 has a meaning for
+
+
+def whole(name: str, value: object, most: int | None = None) -> None:
+    """Refuse what is no whole number from 1 on, to `most`."""
+    upwards = f"use a whole number from 1 {'on' if most is None else f'to {most}'}"
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1 or (most is not None and value > most):
+        raise BadRequest(f"{name} is {value!r:.80}", hint=upwards)
+
+
+def tensors(**given: object) -> None:
+    """Refuse what is neither a tensor nor None."""
+    for name, value in given.items():
+        if value is not None and not isinstance(value, Tensor):
+            raise BadRequest(f"{name} is {type(value).__name__}", hint="give a torch tensor")
+
+
+def callback(value: object) -> None:
+    """Refuse what cannot be called after a step."""
+    if value is not None and not callable(value):
+        raise BadRequest(f"callback_on_step_end is {value!r:.80}", hint="give a function of (pipe, step, t, tensors)")
+
+
+def replaced(answer: object, told: Mapping[str, Tensor]) -> Tensor:
+    """The latents to go on with, of what a callback gave back.
+
+    Raises:
+        BadRequest: it gave back something else than it was told, or latents of another shape.
+    """
+    if answer is not None and not isinstance(answer, Mapping):
+        raise BadRequest(f"a callback gave back {answer!r:.80}", hint="give back a dict of tensors, or None")
+    given = dict(answer or {})
+    for name, tensor in given.items():
+        if name != "latents" and tensor is not told.get(name):
+            raise BadRequest(f"a callback gave back {name}", hint="only latents can be replaced during the walk")
+    latents, before = given.get("latents", told["latents"]), told["latents"]
+    if not isinstance(latents, Tensor) or latents.shape != before.shape:
+        raise BadRequest(f"a callback gave back latents {latents!r:.60}", hint=f"their shape is {tuple(before.shape)}")
+    return latents.to(before)
+
+
+def pair(name: str, value: object) -> tuple[float, float]:
+    """Two numbers.
+
+    Raises:
+        BadRequest: it is something else.
+    """
+    try:
+        start, end = value  # type: ignore[misc]
+        return float(start), float(end)  # type: ignore[has-type]
+    except (TypeError, ValueError):
+        raise BadRequest(f"{name} is {value!r:.80}", hint="give two numbers, such as (0.0, 0.8)") from None
+
+
+def regions(value: object) -> tuple[Region, ...]:
+    """Regions as a tuple; one may be given alone.
+
+    Raises:
+        BadRequest: it is something else.
+    """
+    several: list[object] = list(value) if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(one, Region) for one in several):
+        raise BadRequest(f"regions is {value!r:.80}", hint="give a list of fluxone.Region")
+    return tuple(one for one in several if isinstance(one, Region))
+
+
+def levels(sigmas: object) -> tuple[float, ...]:
+    """Noise levels as numbers: a list, an array or a tensor of them.
+
+    Raises:
+        BadRequest: they are something else.
+    """
+    try:
+        if isinstance(sigmas, str):
+            raise TypeError("text")
+        return tuple(float(level) for level in sigmas)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        raise BadRequest(f"sigmas is {sigmas!r:.80}", hint="give falling numbers, such as [1.0, 0.5]") from None
+
+
+def texts(prompts: str | Sequence[str], name: str) -> list[str]:
+    """Prompts as a list.
+
+    Raises:
+        BadRequest: it is no text and no list of texts.
+    """
+    several: list[object] = list(prompts) if isinstance(prompts, list | tuple) else [prompts]
+    if not several or not all(isinstance(text, str) for text in several):
+        raise BadRequest(f"{name} is {prompts!r:.80}", hint="give text, or a list of texts")
+    return [str(text) for text in several]
+
+
+def sources(seed: int | None, generator: object, batch: int) -> Source:
+    """What the noise of a batch is drawn from: a generator a seed, those that are given, or torch's global one.
+
+    Raises:
+        BadRequest: they are no generators, or not as many as there are pictures.
+    """
+    if seed is not None:
+        return generators(seed + i for i in range(batch))
+    several: list[Any] = list(generator) if isinstance(generator, list | tuple) else [generator]
+    for one in several:
+        if not isinstance(one, torch.Generator) and generator is not None:
+            raise BadRequest(f"generator is {one!r:.80}", hint="give a torch.Generator, or a list of them; or seed=")
+    if not isinstance(generator, list | tuple):
+        found: Source = generator  # type: ignore[assignment]
+        return found
+    if len(several) not in (1, batch):
+        raise BadRequest(f"{len(several)} generators for {batch} pictures", hint="give as many")
+    return several[0] if len(several) == 1 else several
+
+
+def attention_scale(said: Mapping[str, Any] | None) -> float:
+    """The strength of all adapters in this call, as diffusers takes it.
+
+    Raises:
+        BadRequest: something else is said, or it is no number.
+    """
+    if said is not None and not isinstance(said, Mapping):
+        raise BadRequest(f"joint_attention_kwargs is {said!r:.80}", hint="give a dict")
+    if others := [str(name) for name in said or {} if name != SCALE]:
+        hint = f"it may hold {SCALE}, the strength of adapters"
+        raise BadRequest(f"joint_attention_kwargs holds {', '.join(others)}, of which nothing is known", hint=hint)
+    scale = (said or {}).get(SCALE)
+    scale = 1.0 if scale is None else scale
+    if not isinstance(scale, int | float) or not abs(scale) <= 100:
+        raise BadRequest(f"{SCALE} of joint_attention_kwargs is {scale!r:.80}", hint="use a number such as 0.8")
+    return float(scale)
