@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 import pytest
 
 from fluxone import storybook
 from fluxone.errors import UnknownName
-from fluxone.storybook import WORLDS
+from fluxone.storybook import WORLDS, nth, pair
 from fluxone.storybook.objects import OBJECTS
 from fluxone.storybook.spec import Sprite
 from fluxone.storybook.texts import LONGEST
@@ -47,8 +48,9 @@ def test_the_shipped_world_stays_as_it_is() -> None:
 def test_the_full_world_stays_as_it_is() -> None:
     """The 256 px family learns this world: what moves its scenes or pairs makes its figures another world's."""
     full = WORLDS["full"]
-    drawn = [*(storybook.scene(seed, full) for seed in range(300)), *(storybook.pair(i, full) for i in range(100))]
-    assert hashlib.sha256(repr(drawn).encode()).hexdigest()[:16] == "c2fd8f7639dccfea"
+    scenes, pairs = ([make(i) for i in range(300)] for make in (partial(nth, full), partial(pair, world=full)))
+    said = [(s.caption, s.key, s.stage, s.style) for s in scenes] + [(p.text, p.target.key, p.kind) for p in pairs]
+    assert hashlib.sha256(repr(said).encode()).hexdigest()[:16] == "35274c4b956ec040"
 
 
 def test_worlds_are_the_sizes_they_promise() -> None:
