@@ -26,6 +26,7 @@ from fluxone.job import Job, packed, repeat, spread
 from fluxone.lora.wearing import scales_of, wearing
 from fluxone.nn.tokens import pack
 from fluxone.pipeline import Pipeline, size_of
+from fluxone.prompts import mannered
 from fluxone.regions import mixed
 from fluxone.request import Region, Request, check_pictures
 from fluxone.sampling.noise import Source, gaussian
@@ -140,7 +141,7 @@ class Call:
         whole = self._request(pipeline)
         request = composed(whole)
         how = (request.text_tokens, request.emphasis)
-        text = self._prompted(pipeline, how)
+        text = self._prompted(pipeline, how, request.manner or "")
         batch = len(text.txt) * self.num_images_per_prompt
         away = self._away(pipeline, how, len(text.txt))
         rows, columns = grid = pipeline.grid(request)
@@ -276,13 +277,13 @@ class Call:
             what = "noise levels of its own" if self.sigmas is not None else others[0]
             raise BadRequest(f"ultra is given with {what}", hint="make that picture first, then use it as image")
 
-    def _prompted(self, pipeline: Pipeline, how: tuple[int | None, str]) -> Text:
+    def _prompted(self, pipeline: Pipeline, how: tuple[int | None, str], manner: str) -> Text:
         """The prompts encoded, with the image prompts after each; without any words they stand after zeros."""
         pictures, shape = self._spoken(), pipeline.variant.shape
         embeds = self.prompt_embeds, self.pooled_prompt_embeds
         if pictures and self.prompt is None and self.prompt_embeds is None:
             embeds = torch.zeros(1, how[0] or arguments.MOST_TOKENS, shape.text_dim), torch.zeros(1, shape.vec_dim)
-        text = encoded(pipeline, "prompt", (self.prompt, self.prompt_2), how, embeds)
+        text = encoded(pipeline, "prompt", (self.prompt, self.prompt_2), how, embeds, manner)
         scales = self.prompt_embeds_scale, self.pooled_prompt_embeds_scale
         mixing = by_diffusers(len(pictures), *scales, self.image_prompt_strength, self.image_prompt_mix)
         return pipeline.prompting.after(text, pictures, mixing)
@@ -351,6 +352,7 @@ def encoded(
     prompts: tuple[Prompts, Prompts],
     how: tuple[int | None, str],
     embeds: tuple[Tensor | None, Tensor | None],
+    manner: str = "",
 ) -> Text:
     """Encode prompts, or take what was encoded elsewhere."""
     prompt, prompt_2 = prompts
@@ -372,4 +374,5 @@ def encoded(
         raise BadRequest(f"{len(clip)} of {name}, but {len(t5)} of {name}_2", hint="give as many")
     for text in (*clip, *t5):
         Request(prompt=text)
+    t5, clip = ([mannered(text, manner) for text in texts] for texts in (t5, clip))
     return pipeline.encode(t5, clip, *how)

@@ -61,9 +61,17 @@ def encoded(request: Request, encode: Encode, *, negative: bool) -> Text:
         negative: whether those to avoid are meant.
     """
     ones = each(request)
-    texts = [one.negative if negative else one.prompt for one in ones]
+    texts = [one.negative if negative else mannered(one.prompt, one.manner) for one in ones]
     clip = [one.clip_negative if negative else one.clip_prompt for one in ones]
     return encode(texts, clip, request.text_tokens, request.emphasis)
+
+
+def mannered(prompt: str, manner: str | None) -> str:
+    """The prompt as it is read: with the words for a look after it, unless it has them."""
+    if not manner or manner in prompt:
+        return prompt
+    said = prompt.rstrip(" .,")
+    return f"{said}, {manner}" if said else manner
 
 
 def following(request: Request, prepare: Callable[[Request, State], Job]) -> Callable[[State], Job] | None:

@@ -86,8 +86,9 @@ class Request:
         nag: normalized attention guidance: how far attention goes away from the negative prompt, at the cost of its
             text alone; 1 is off. `nag_tau` and `nag_alpha` bound it; see `nn.mixing`.
         regions: words for parts of the picture, besides the prompt, which holds everywhere.
-        guidance: the distilled guidance, where the variant has it.
-        raw: the variant's own guidance for pictures that look less made, where its row has one.
+        guidance: the distilled guidance, where the variant has it and is not always told the same.
+        raw: the variant's own guidance and manner for pictures that look less made, where its row has them.
+        manner: words after every prompt, for a look; None is the variant's own, "" is none.
         sigmas: own noise levels, falling from at most 1; the last 0 is added. Overrides `steps`.
         schedule: row of `SCHEDULES`; None is the variant's own.
         init: picture to start from, with `strength` 0 (keep it) to 1 (forget it).
@@ -129,6 +130,7 @@ class Request:
     steps: int | None = None
     guidance: float | None = None
     raw: bool = False
+    manner: str | None = None
     cfg: float = 1.0
     cfg_interval: tuple[float, float] = (0.0, 1.0)
     nag: float = 1.0
@@ -165,6 +167,7 @@ class Request:
     def __post_init__(self) -> None:
         _check_text("prompt", self.prompt)
         _check_text("negative prompt", self.negative)
+        _check_text("manner", self.manner or "")
         for text in (self.clip_prompt, self.clip_negative):
             _check_text("prompt for CLIP", "" if text is None else text)
         _within("seed", self.seed, 0, MAX_SEED, whole=True)
@@ -231,6 +234,7 @@ class Request:
             frame=frame,
             steps=len(self.sigmas) if self.sigmas is not None else self.steps or variant.steps,
             guidance=self._guidance(variant),
+            manner=(VARIANTS[variant.raw] if self.raw else variant).manner if self.manner is None else self.manner,
             schedule=self.schedule or ("shifted" if variant.shifted else "linear" if variant.shift == 1 else "fixed"),
             ultra_strength=variant.detail if self.ultra_strength is None else self.ultra_strength,
             strength=variant.strength if self.strength is None else self.strength,
@@ -241,6 +245,8 @@ class Request:
         if self.raw and not variant.raw:
             rows = [row.name for row in VARIANTS.values() if row.raw]
             raise BadRequest(f"{variant.name} has no raw pictures", hint=f"models that do: {', '.join(rows)}")
+        if variant.told is not None:
+            return variant.told
         if self.guidance is not None:
             return self.guidance
         return variant.raw_guidance if self.raw else variant.guidance

@@ -36,7 +36,7 @@ class Variant:
     Attributes:
         repo: hub id of the published weights; empty for the models inside the package.
         assets: folder below `fluxone/assets` for the models inside the package.
-        file: name of the single-file transformer in the repository.
+        file: name of the single-file transformer in the repository; of an adapter, in its repository or folder.
         pipeline: diffusers' class for it, as the `model_index.json` of a folder says.
         shape: the transformer's numbers; a loaded model's own config has the last word.
         takes: what it was trained to be given besides words.
@@ -47,8 +47,11 @@ class Variant:
         shifted: whether the schedule is shifted by the count of noise tokens: `mu` runs straight through
             (base_tokens, base_shift) and (max_tokens, max_shift) and on beyond them.
         shift: fixed shift of a schedule that does not count tokens; 1 is none.
-        raw: name of the row whose weights make pictures that look less made, where there is one; and `raw_guidance`,
-            with which these weights do.
+        told: guidance that the network is always told, because its few steps were distilled with it: what a request
+            asks for has no effect.
+        manner: words that follow every prompt, for the look that this row is there for.
+        raw: name of the row whose weights, or manner, make pictures that look less made, where there is one; and
+            `raw_guidance`, with which it does.
         detail: default share of the schedule that the second pass of `ultra` walks.
         strength: default share of a picture to start from that is forgotten.
         size: default width and height, px.
@@ -74,6 +77,8 @@ class Variant:
     max_tokens: int = 4096
     steps: int = 28
     guidance: float = 3.5
+    told: float | None = None
+    manner: str = ""
     raw: str = ""
     raw_guidance: float = 2.5
     strength: float = 0.6
@@ -200,6 +205,8 @@ REDUX = replace(
     steps=50,
     guidance=2.5,
 )
+# The family inside the package: one base, and small files beside it. The base was trained on pictures from words and on
+# pictures from other pictures together, so what is raw or takes references is the same network, asked otherwise.
 MINI = Variant(
     name="mini",
     title="mini: a small FLUX.1 of the storybook world, inside the package",
@@ -210,13 +217,71 @@ MINI = Variant(
     text_tokens=24,
     steps=20,
     guidance=3.0,
-    raw="mini",
-    raw_guidance=1.5,
+    raw="mini-raw",
+    raw_guidance=3.0,
     detail=0.2,
     size=128,
     licence=APACHE,
     gated=False,
 )
+MINI_RAW = replace(MINI, name="mini-raw", title="mini, with the light and grain of photographs", manner="as a photo")
+MINI_KONTEXT = replace(
+    MINI,
+    name="mini-kontext",
+    title="mini, changing pictures by instructions",
+    pipeline="FluxKontextPipeline",
+    takes=(Kind.REFERENCE,),
+    raw="",
+    guidance=2.5,
+)
+MINI_SCHNELL = replace(
+    MINI,
+    name="mini-schnell",
+    title="mini in four steps",
+    file="schnell.safetensors",
+    base="mini",
+    takes=(Kind.REFERENCE,),
+    raw="",
+    shifted=False,
+    steps=4,
+    told=3.0,
+)
+MINI_FILL = replace(
+    MINI,
+    name="mini-fill",
+    title="mini, repainting what a mask covers",
+    file="fill.safetensors",
+    base="mini",
+    pipeline="FluxFillPipeline",
+    shape=replace(MINI.shape, in_channels=384),
+    takes=(Kind.FILL,),
+    raw="",
+    strength=1.0,
+)
+MINI_DEPTH = replace(
+    MINI,
+    name="mini-depth",
+    title="mini along depths",
+    file="control.safetensors",
+    base="mini",
+    pipeline="FluxControlPipeline",
+    shape=replace(MINI.shape, in_channels=128),
+    takes=(Kind.CONTROL,),
+    maps=("depth",),
+    raw="",
+)
+MINI_CANNY = replace(MINI_DEPTH, name="mini-canny", title="mini along edges", maps=("canny",))
+MINI_POSE = replace(MINI_DEPTH, name="mini-pose", title="mini along limbs", maps=("pose",))
+MINI_REDUX = replace(
+    MINI,
+    name="mini-redux",
+    title="mini, varying pictures",
+    assets="mini/redux",
+    base="mini",
+    takes=(Kind.PROMPT,),
+    raw="",
+)
 
-ROWS = (MINI, DEV, SCHNELL, KREA, KONTEXT, FILL, DEPTH, CANNY, DEPTH_LORA, CANNY_LORA, REDUX)
+FAMILY = (MINI, MINI_RAW, MINI_KONTEXT, MINI_SCHNELL, MINI_FILL, MINI_DEPTH, MINI_CANNY, MINI_POSE, MINI_REDUX)
+ROWS = (*FAMILY, DEV, SCHNELL, KREA, KONTEXT, FILL, DEPTH, CANNY, DEPTH_LORA, CANNY_LORA, REDUX)
 VARIANTS: dict[str, Variant] = {row.name: row for row in ROWS}

@@ -23,6 +23,7 @@ def test_a_request_takes_what_it_leaves_open_from_the_row(name: str) -> None:
         resolution=Resolution(height=row.size, width=row.size),
         steps=row.steps,
         guidance=row.guidance,
+        manner=row.manner,
         strength=row.strength,
         ultra_strength=row.detail,
         schedule="shifted" if row.shifted else "linear",
@@ -34,10 +35,12 @@ def test_a_request_takes_what_it_leaves_open_from_the_row(name: str) -> None:
 def test_what_is_asked_for_stays() -> None:
     size = Resolution(height=64, width=48)
     own = Request(
-        steps=7, guidance=0.0, schedule="beta", text_tokens=64, resolution=size, strength=0.3, ultra_strength=0.1
-    )
+        steps=7, guidance=0.0, schedule="beta", text_tokens=64, resolution=size, strength=0.3, ultra_strength=0.1,
+        manner="in oil",
+    )  # fmt: skip
     assert own.resolve(DEV) == own
     assert Request(sigmas=(1.0, 0.5)).resolve(DEV).steps == 2
+    assert own.resolve(replace(DEV, told=3.0)).guidance == 3.0  # but this: its network is told nothing else
     assert Request().resolve(replace(SCHNELL, shift=3.0)).schedule == "fixed"
 
 

@@ -21,6 +21,7 @@ Edges are found in IMAGE, unless --map says that it shows them already; this nee
 poses must be given: a picture whose nearest points are white, or one of limbs as lines.
 
 \b
+fluxone control canny house.png "a red house in the snow"
 fluxone control canny --model canny photo.jpg "a house of glass"
 fluxone control depth --model depth depths.png "a cave" --map
 fluxone control depth --model dev --lora flux1-depth-dev-lora.safetensors:0.85 depths.png "a cave" --map

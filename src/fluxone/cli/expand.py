@@ -10,6 +10,7 @@ from fluxone.cli import options
 from fluxone.cli.generate import Asked, generate, shared
 from fluxone.errors import BadRequest
 from fluxone.request import Request
+from fluxone.variants import Kind
 
 OVERLAP = 16  # px
 
@@ -47,15 +48,22 @@ OPTIONS: list[click.Parameter] = [
         for side in ("left", "right", "top", "bottom")
     ),
     click.Option(["--overlap"], type=int, default=OVERLAP, show_default=True, help="Px of seam in the old picture."),
-    *shared("strength", "size", "aspect", "megapixels"),
+    click.Option(["--model"], help=options.MODEL_HELP),
+    *shared("model", "strength", "size", "aspect", "megapixels"),
 ]
+
+
+def _called(
+    image: str, model: str | None, left: int, right: int, top: int, bottom: int, overlap: int, **rest: object
+) -> None:
+    asked = Asked(model=model or options.model_for("expand", Kind.FILL, instead="mini"), **rest)  # type: ignore[arg-type]
+    expand(image, asked, margins=(left, right, top, bottom), overlap=overlap)
+
 
 command = click.Command(
     "expand",
     params=OPTIONS,
-    callback=lambda image, left, right, top, bottom, overlap, **rest: expand(
-        image, Asked(**rest), margins=(left, right, top, bottom), overlap=overlap
-    ),
+    callback=_called,
     short_help="A picture continued beyond its borders.",
     help=HELP,
 )

@@ -9,17 +9,19 @@ import click
 from fluxone.cli import options
 from fluxone.cli.generate import Asked, generate, shared
 from fluxone.request import Request
+from fluxone.variants import Kind
 
 FEATHER = 4  # px
 
 HELP = """Repaint IMAGE where MASK is white (or, if it has transparency, opaque), as PROMPT says.
 
-All other pixels stay as they are. A model that takes masks (fill) sees what is around; with any other the rest is
-put back after each step.
+All other pixels stay as they are. A model that takes masks (mini-fill, fill) sees what is around; with any other the
+rest is put back after each step.
 
 \b
 fluxone fill street.png mask.png "a red car"
 fluxone fill --model fill street.png mask.png "a red car" --count 4
+fluxone fill --model mini street.png mask.png "a red car" --strength 0.8
 """
 
 
@@ -48,15 +50,20 @@ OPTIONS: list[click.Parameter] = [
     click.Option(["--feather"], type=int, default=FEATHER, show_default=True, help="Px of seam inside the mask."),
     click.Option(["--all-drawn"], is_flag=True, help=ALL_DRAWN),
     click.Option(["--strength"], type=float, help=STRENGTH),
-    *shared("strength"),
+    click.Option(["--model"], help=options.MODEL_HELP),
+    *shared("model", "strength"),
 ]
+
+
+def _called(image: str, mask: str, model: str | None, feather: int, all_drawn: bool, **rest: object) -> None:
+    asked = Asked(model=model or options.model_for("fill", Kind.FILL, instead="mini"), **rest)  # type: ignore[arg-type]
+    fill(image, mask, asked, feather=feather, all_drawn=all_drawn)
+
 
 command = click.Command(
     "fill",
     params=OPTIONS,
-    callback=lambda image, mask, feather, all_drawn, **rest: fill(
-        image, mask, Asked(**rest), feather=feather, all_drawn=all_drawn
-    ),
+    callback=_called,
     short_help="A part of a picture drawn anew.",
     help=HELP,
 )

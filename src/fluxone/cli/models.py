@@ -34,7 +34,7 @@ def list_models(as_json: bool) -> None:
             str(row["title"]),
             str(row["licence"]),
             str(row["steps"]),
-            f"{row['guidance']:g}" if row["guided"] else "none",
+            "none" if not row["guided"] else f"{row['told']:g}, always" if row["told"] else f"{row['guidance']:g}",
             _where(row),
         )
         for row in rows
@@ -59,8 +59,10 @@ def inspect_file(file: str, as_json: bool) -> None:
 
 def _row(variant: Variant) -> dict[str, object]:
     from fluxone.weights import cache
+    from fluxone.weights.shipped import place
 
     state = None if variant.assets else cache.state(variant.repo)
+    there = not variant.assets or place(variant).exists()
     return {
         "name": variant.name,
         "title": variant.title,
@@ -68,11 +70,13 @@ def _row(variant: Variant) -> dict[str, object]:
         "steps": variant.steps,
         "guidance": variant.guidance,
         "guided": variant.guided,
+        "told": variant.told,
+        "base": variant.base or None,
         "size": variant.size,
         "repo": variant.repo or None,
         "gated": variant.gated,
-        "here": state in (None, cache.State.WHOLE),
-        "state": "in the package" if state is None else state.value,
+        "here": there and state in (None, cache.State.WHOLE),
+        "state": state.value if state is not None else "in the package" if there else "not in this package",
         "bytes": 0 if state is None else cache.kept(variant.repo),
     }
 

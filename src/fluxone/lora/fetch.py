@@ -19,8 +19,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fluxone.errors import BadFile, CannotWrite, HubError
+from fluxone.variants import VARIANTS
 from fluxone.weights.hub import LOG_IN, SITE
 from fluxone.weights.safetensors import listing
+from fluxone.weights.shipped import shipped
 
 CIVITAI = re.compile(r"(?:civitai:|urn:air:flux1:lora:civitai:\d+@)(\d+)")
 HUB = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/(.+\.safetensors))?")
@@ -31,7 +33,7 @@ CHUNK = 1 << 20  # bytes
 
 
 def fetch(source: str, *, token: str | None = None) -> Path:
-    """The file of an adapter, downloaded if it is remote and not here yet.
+    """The file of an adapter, downloaded if it is remote and not here yet; a name of the table is that row's.
 
     Raises:
         BadFile: nothing usable is there.
@@ -39,6 +41,8 @@ def fetch(source: str, *, token: str | None = None) -> Path:
         CannotWrite: the download cannot be kept.
     """
     path = Path(source).expanduser()
+    if (row := VARIANTS.get(source)) is not None and row.lora:
+        return shipped(row) if row.assets else _hub(row.repo, row.file, token=token)
     if path.is_dir():
         return _in_folder(path)
     if path.exists():

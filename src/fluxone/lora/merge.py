@@ -25,6 +25,7 @@ from fluxone.lora.delta import Delta, Target, merged
 from fluxone.lora.factors import Factor, Full, LowRank
 from fluxone.lora.load import Lora, check_fit
 from fluxone.weights.keymap import TRANSFORMER, Change, lengths
+from fluxone.weights.locate import INDEX
 from fluxone.weights.parts import FOLDERS
 from fluxone.weights.safetensors import Header, Outline, write
 
@@ -72,8 +73,9 @@ def merge(
             return
         changed = {header.path for name, _ in deltas for header in base.parts[name].headers}
         part.mkdir()
+        own = {header.path for part in base.parts.values() for header in part.headers}
         for source in sorted(base.path.rglob("*")):
-            if source.is_file() and source not in changed:
+            if source.is_file() and source not in changed and not _aside(source, base.path, own):
                 copy = part / source.relative_to(base.path)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, copy)
@@ -84,6 +86,13 @@ def merge(
             _write(target, headers[path], base, deltas, note)
         told(len(changed), len(changed))
         _widen_config(part, _shape(base, deltas, TRANSFORMER, ENTRANCE)[1])
+
+
+def _aside(file: Path, folder: Path, own: set[Path]) -> bool:
+    """Whether a file lies in a model's folder without being the model's: an adapter beside it, a model of its own."""
+    if file.parent == folder:
+        return file.suffix == ".safetensors" and file not in own
+    return (folder / file.relative_to(folder).parts[0] / INDEX).is_file()
 
 
 def _write(path: Path, header: Header, base: Base, deltas: Deltas, note: dict[str, str]) -> None:

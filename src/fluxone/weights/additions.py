@@ -1,7 +1,9 @@
-"""Rows and files that are no model, but add to one: Redux, and control LoRAs with a row of their own.
+"""Rows and files that are no model, but add to one: Redux, and LoRAs with a row of their own.
 
     "redux", its folder or file  -->  the base model, the row, and a recipe that has it as `redux`
     "depth-lora"                 -->  the base model, the row, and a recipe that has it among its adapters
+    "mini-depth"                 -->  the base model and the row; its file, which is small and inside the package, is
+                                      merged into the weights (`lora.joining`), so that it is there for good
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from pathlib import Path
 from fluxone.errors import BadWeights
 from fluxone.recipe import Recipe
 from fluxone.variants import VARIANTS, Kind, Variant
-from fluxone.weights.load import resolve, shipped
+from fluxone.weights.load import resolve
 from fluxone.weights.redux import Redux, is_redux, load_redux, text_width
 
 
@@ -31,12 +33,19 @@ def on_base(source: str, variant: str | None, recipe: Recipe) -> tuple[str, str 
         row = replace(_made_for(path), repo=source, assets="")
     if row is None or not row.base:
         return source, variant, recipe
+    if inside(source) is not None:
+        return row.base, variant or row.name, recipe
     if row.lora:
-        place = str(shipped(row)) if row.assets else f"{row.repo}/{row.file}"
-        adapter = f"{place}:{row.scale:g}"
+        adapter = f"{row.repo}/{row.file}:{row.scale:g}"
         return row.base, variant or row.name, replace(recipe, adapters=(adapter, *recipe.adapters))
     own = source if row.repo == source else row.name
     return row.base, variant or row.name, replace(recipe, redux=recipe.redux or own)
+
+
+def inside(source: str) -> Variant | None:
+    """The row of an adapter inside the package that a source names, or None."""
+    row = VARIANTS.get(source)
+    return row if row is not None and row.lora and row.assets else None
 
 
 def redux_of(recipe: Recipe, variant: Variant, dtype: str) -> Redux | None:

@@ -7,10 +7,11 @@ change is not even copied: its parameter shares the map's pages (see `mapped`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from fluxone.errors import BadWeights
 from fluxone.weights.keymap import Change, Pick, native_shapes, packing, plan
@@ -22,6 +23,18 @@ M = TypeVar("M", bound=nn.Module)
 
 PACKED_BECOMES = torch.bfloat16  # where no type is asked for
 CHUNK = 1 << 22  # numbers looked at together by `first_nonfinite`
+
+
+class Unfilled(TorchFunctionMode):
+    """Layers are built without the random numbers that they start with: they have no memory to hold them, and to draw
+    them on the meta device torch would import its compiler first, for a second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Leave the tensor that is to be filled as it is; call all else."""
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def load_module(
@@ -42,7 +55,7 @@ def load_module(
     Raises:
         BadWeights: names are unknown or missing, or shapes or packed types differ.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), Unfilled():
         module = build()
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     tensors = Mapped(part.headers)

@@ -42,7 +42,8 @@ def native_shapes_of(part: Part) -> dict[str, tuple[int, ...]]:
 def variant_of(found: Source, flux: FluxShape, autoencoder: AutoEncoderShape, row: Variant | None) -> Variant:
     """The row that was asked for, or that the files' numbers speak for, with the files' own shape and schedule.
 
-    What the files say of its conditions goes before the row: a network that takes a mask takes it in every row.
+    What the files say of its conditions goes before the row: a network that takes a mask takes it in every row. The
+    schedule of a row that adds to a model is its own, of which that model's files know nothing.
     """
     kind = condition(flux, autoencoder.factor)
     row = row_of(flux, kind, found.pipeline) if row is None else row
@@ -50,6 +51,8 @@ def variant_of(found: Source, flux: FluxShape, autoencoder: AutoEncoderShape, ro
         row = replace(row, takes=(kind,))
     takes = tuple(own for own in row.takes if own is kind or not own.wide)
     row = replace(row, shape=flux, takes=takes, size=row.size * autoencoder.factor // CELL)
+    if row.base:
+        return row
     if found.scheduler is not None:
         return configs.read_scheduler(read_json(found.scheduler), row, found.scheduler)
     config = noted(found.parts[TRANSFORMER], SCHEDULE) if TRANSFORMER in found.parts else None
@@ -76,16 +79,19 @@ def noted(part: Part, key: str) -> configs.Config | None:
 
 
 def row_of(flux: FluxShape, kind: Kind | None = None, pipeline: str = "") -> Variant:
-    """The row that an index tells (Kontext's network has Dev's numbers), else that with these very numbers, else one
-    of this kind, else that with, or without, distilled guidance.
+    """The row that an index tells (Kontext's network has Dev's numbers), else that with these very numbers (also of a
+    base with its adapter merged into it), else one of this kind, else that with, or without, distilled guidance.
 
     Args:
         pipeline: diffusers' class for the model, or empty.
     """
     rows = [row for row in VARIANTS.values() if not row.base]
     told = [row for row in rows if row.takes and row.pipeline == pipeline and row.wide is kind]
-    same = [known for known in rows if known.shape == flux]
+    merged = [replace(row, base="") for row in VARIANTS.values() if row.lora]
+    same = [known for known in (*rows, *merged) if known.shape == flux]
     alike = [known for known in rows if kind is not None and kind in known.takes]
+    # Of several that an index tells: the one with these numbers, else not one of those inside the package.
+    told.sort(key=lambda row: (row.shape != flux, bool(row.assets)))
     return next(iter(told + same + alike), DEV if flux.guided else SCHNELL)
 
 

@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,6 +32,7 @@ from fluxone.weights.keymap import AUTOENCODER, CLIP, T5, TRANSFORMER
 from fluxone.weights.locate import locate
 from fluxone.weights.parts import Part
 from fluxone.weights.redux import Redux
+from fluxone.weights.shipped import shipped
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -141,7 +141,8 @@ def load_bundle(
 def resolve(source: str, *, token: str | None = None) -> tuple[Variant | None, Path]:
     """Find the row (if a name was given) and the folder or file that a source stands for; download what is remote.
 
-    A registered name goes before a folder of the same name: write `./mini` for the folder.
+    A registered name goes before a folder of the same name: write `./mini` for the folder. What a name of an addition
+    stands for is the addition alone.
 
     Raises:
         UnknownName: the source is no name, no path and no hub id.
@@ -160,18 +161,6 @@ def resolve(source: str, *, token: str | None = None) -> tuple[Variant | None, P
         raise BadFile(f"{source} does not exist", hint="give a file, a folder, a hub id (org/name) or a model's name")
     pick(VARIANTS, source, "model")
     raise AssertionError("pick raises for names that are in no table")
-
-
-def shipped(row: Variant) -> Path:
-    """The folder of a row that comes inside the package.
-
-    Raises:
-        BadFile: it is not there.
-    """
-    path = Path(str(files("fluxone"))) / "assets" / row.assets
-    if not path.is_dir():
-        raise BadFile(f"{path} does not exist, though {row.title} comes with fluxone", hint="install fluxone again")
-    return path
 
 
 def _dtype(recipe: Recipe) -> torch.dtype:

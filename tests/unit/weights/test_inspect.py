@@ -13,7 +13,7 @@ import torch
 
 from fluxone.errors import BadFile
 from fluxone.nn.transformer import Flux
-from fluxone.variants import DEV, MINI, VARIANTS
+from fluxone.variants import DEV, MINI, VARIANTS, Kind
 from fluxone.weights.formats import FORMATS
 from fluxone.weights.identify import row_of
 from fluxone.weights.inspect import inspect
@@ -141,5 +141,9 @@ def test_torch_is_never_imported(tmp_path: Path) -> None:
 def test_a_folder_of_the_minis_shape_is_a_mini() -> None:
     """Rows that only add to a model (a LoRA, Redux) are never what a folder's index speaks for."""
     assert row_of(MINI.shape, None, MINI.pipeline) == MINI
+    merged = row_of(VARIANTS["mini-depth"].shape, Kind.CONTROL, MINI.pipeline)  # by `fluxone lora merge`
+    assert (merged.name, merged.base) == ("mini-depth", "")
+    assert row_of(DEV.shape, None, "FluxKontextPipeline") == VARIANTS["kontext"]
+    assert row_of(MINI.shape, None, "FluxKontextPipeline") == VARIANTS["mini-kontext"]
     assert row_of(DEV.shape, None, DEV.pipeline) == DEV
     assert all(not row_of(row.shape, row.wide, row.pipeline).base for row in VARIANTS.values())
