@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 import torch
@@ -13,15 +13,16 @@ from PIL import Image
 from torch import Tensor
 
 from fluxone import pixels as px
-from fluxone import storybook
+from fluxone.evaluate.given import Prompt, request, shown
 from fluxone.evaluate.judge import Seen, Sees
-from fluxone.geometry import Resolution
+from fluxone.job import Job, stack
 from fluxone.nn.tokens import pack
 from fluxone.pipeline import Pipeline
-from fluxone.request import Request
 from fluxone.storybook import Scene, World
 
+BATCH = 8  # pictures that are drawn together
 Read = Callable[[Image.Image], str]
+Ask = tuple[Prompt, int, int]  # a prompt, a seed, a number of steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class Bench:
         steps: of a picture; None is the model's own number.
         read: an OCR that reads signs besides the judge's own reader, if there is one.
         tell: called with what is being done, before it is.
+        batch: pictures that are drawn together.
     """
 
     pipeline: Pipeline
@@ -50,7 +52,8 @@ class Bench:
     steps: int | None = None
     read: Read | None = None
     tell: Callable[[str], None] = lambda line: None
-    drawn: dict[tuple[str, int, int], Drawing] = field(default_factory=dict, repr=False)
+    batch: int = BATCH
+    drawn: dict[Ask, Drawing] = field(default_factory=dict, repr=False)
 
     @property
     def usual(self) -> int:
@@ -62,22 +65,31 @@ class Bench:
         """Width and height of the model's pictures, px."""
         return self.pipeline.variant.size
 
-    def draw(self, prompt: str, seed: int, steps: int | None = None) -> Drawing:
-        """The model's picture, drawn once."""
-        key = (prompt, seed, steps or self.usual)
-        if key not in self.drawn:
-            self.drawn[key] = self._draw(*key)
-        return self.drawn[key]
+    def draw(self, prompts: Sequence[Prompt], seeds: int, steps: int | None = None) -> list[list[Drawing]]:
+        """The model's pictures of each prompt, one a seed; each is drawn once, and several together."""
+        asks = [[(prompt, seed, steps or self.usual) for seed in range(seeds)] for prompt in prompts]
+        absent = iter(dict.fromkeys(ask for row in asks for ask in row if ask not in self.drawn))
+        while some := list(islice(absent, self.batch)):
+            self.drawn.update(zip(some, self._draw(some), strict=True))
+        return [[self.drawn[ask] for ask in row] for row in asks]
 
-    def _draw(self, prompt: str, seed: int, steps: int) -> Drawing:
-        asked = Request(prompt=prompt, seed=seed, steps=steps, resolution=Resolution(height=self.size, width=self.size))
-        request = self.pipeline.resolve(asked)
-        job = self.pipeline.prepare(request)
+    def _draw(self, asks: Sequence[Ask]) -> list[Drawing]:
+        jobs = [self._job(*ask) for ask in asks]
+        return [drawing for some in _together(jobs) for drawing in self._walk(some)]
+
+    def _job(self, prompt: Prompt, seed: int, steps: int) -> Job:
+        asked = request(prompt, seed=seed, steps=steps, size=self.size)
+        return self.pipeline.prepare(self.pipeline.resolve(asked))
+
+    def _walk(self, job: Job) -> list[Drawing]:
         points = [job.x.cpu()]
         for step in self.pipeline.walk(job):
             points.append(step.x.cpu())
-        picture = px.unit(self.pipeline.decode(points[-1], job.grid))
-        return Drawing(image=px.to_images(picture)[0], bend=bend(points, job.sigmas))
+        images = px.to_images(px.unit(self.pipeline.decode(points[-1], job.grid)))
+        return [
+            Drawing(image=image, bend=bend([point[i : i + 1] for point in points], job.sigmas))
+            for i, image in enumerate(images)
+        ]
 
     def look(self, images: Sequence[Image.Image]) -> list[Seen]:
         """What the judge sees on pictures."""
@@ -85,7 +97,7 @@ class Bench:
 
     def truth(self, scene: Scene) -> Image.Image:
         """The scene as the renderer draws it, at the model's size."""
-        return Image.fromarray(storybook.render(scene, self.size))
+        return shown(scene, "rgb", self.size)
 
     def rebuilt(self, image: Image.Image) -> Image.Image:
         """A picture through the model's autoencoder: the best that the model could draw."""
@@ -93,6 +105,11 @@ class Bench:
         latent = self.pipeline.encode_pixels(pixels, None, posterior=False)
         rows, columns = latent.shape[2] // 2, latent.shape[3] // 2
         return px.to_images(px.unit(self.pipeline.decode(pack(latent), (rows, columns))))[0]
+
+
+def _together(jobs: Sequence[Job]) -> Iterable[Job]:
+    """The jobs in one batch, or one by one where a mask is kept by hand."""
+    return jobs if any(job.keep is not None for job in jobs) else [stack(jobs)]
 
 
 def bend(points: Sequence[Float[Tensor, "B L C"]], sigmas: Sequence[float]) -> float:

@@ -16,7 +16,7 @@ from fluxone.evaluate.measure import Line, Score, Shot
 from fluxone.evaluate.steps import Point
 
 SHOWN = 6  # right and wrong pictures of each suite on the sheet, at most
-SHEET = 192  # px: of a picture on the sheet, at least
+SHEET, INSET = 192, 56  # px: of a picture on the sheet, and of what was given for it
 HEAD = ("suite", "measure", "value", "95 % interval", "pictures", "truth", "rebuilt")
 
 
@@ -54,6 +54,7 @@ def document(scores: Sequence[Score]) -> list[dict[str, Any]]:
                     "seed": shot.seed,
                     "steps": shot.steps,
                     "right": shot.right,
+                    **({"sort": shot.sort} if shot.sort else {}),
                     **asdict(shot.verdict),
                 }
                 for shot in score.shots
@@ -64,7 +65,8 @@ def document(scores: Sequence[Score]) -> list[dict[str, Any]]:
 
 
 def sheet(scores: Sequence[Score]) -> Image.Image:
-    """For each suite some right pictures, then some wrong ones, each with its prompt and what the judge saw."""
+    """For each suite some right pictures, then some wrong ones, each with its prompt and what the judge saw; what was
+    given for it is in its corner."""
     pictures, captions = [], []
     for score in scores:
         right = [shot for shot in score.shots if shot.right][:SHOWN]
@@ -79,7 +81,10 @@ def sheet(scores: Sequence[Score]) -> Image.Image:
 def _large(shot: Shot | None) -> Image.Image:
     if shot is None:
         return Image.new("RGB", (SHEET, SHEET), "white")
-    return shot.image.convert("RGB").resize((SHEET, SHEET), Image.Resampling.LANCZOS)
+    large = shot.image.convert("RGB").resize((SHEET, SHEET), Image.Resampling.LANCZOS)
+    for place, given in enumerate(shot.given):
+        large.paste(given.convert("RGB").resize((INSET, INSET), Image.Resampling.LANCZOS), (place * INSET, 0))
+    return large
 
 
 def plot(points: Sequence[Point]) -> bytes:

@@ -8,9 +8,10 @@ import numpy as np
 from PIL import Image
 
 from fluxone.evaluate.bench import Bench
-from fluxone.evaluate.measure import Line, Score, Shot, shot
+from fluxone.evaluate.follow import decibels
+from fluxone.evaluate.measure import Line, Score, Shot, shoot
 from fluxone.evaluate.statistics import Figure, mean, share
-from fluxone.evaluate.suites import SUITES, Prompt, Suite, missing, prompts
+from fluxone.evaluate.suites import SUITES, missing
 
 FEW = (1, 2, 4, 8)
 PROMPTS = 12  # of each suite
@@ -32,33 +33,33 @@ class Point:
 def few(name: str, bench: Bench) -> tuple[Score, list[Point]]:
     """The score, and its points for a plot."""
     title = f"1 to 8 steps against {bench.usual}"
-    suites = [SUITES[row] for row in ASKED]
-    suites = [s for s in suites if not missing(s, bench.world, bench.pipeline.variant.takes, bench.judge.tables)]
+    reasons = {s: missing(SUITES[s], bench.world, bench.pipeline.variant, bench.judge.tables) for s in ASKED}
+    suites = [SUITES[s] for s, reason in reasons.items() if not reason]
     if not suites:
-        reason = missing(SUITES[ASKED[0]], bench.world, bench.pipeline.variant.takes, bench.judge.tables)
-        return Score(suite=name, title=title, skipped=reason), []
+        return Score(suite=name, title=title, skipped=reasons[ASKED[0]]), []
     bench.tell(f"{name}: {title}")
-    asked = [(p, s) for s in suites for p in prompts(s, bench.world, min(PROMPTS, bench.prompts))]
-    usual = [_shots(prompt, suite, bench, bench.usual) for prompt, suite in asked]
-    points = []
+    asked = [(s, s.find(s.search, bench.world, min(PROMPTS, bench.prompts))) for s in suites]
+
+    def drawn(steps: int) -> list[list[Shot]]:
+        return [row for suite, prompts in asked for row in shoot(prompts, suite, bench, steps)]
+
+    prompts = [p for _, rows in asked for p in rows]
+    usual, points = drawn(bench.usual), []
     for steps in (*(n for n in FEW if n < bench.usual), bench.usual):
-        shots = [_shots(prompt, suite, bench, steps) for prompt, suite in asked]
+        shots = drawn(steps)
+        bends = bench.draw(prompts, bench.seeds, steps)
         pairs = [list(zip(row, other, strict=True)) for row, other in zip(shots, usual, strict=True)]
         points.append(
             Point(
                 steps=steps,
                 right=share([[one.right for one in row] for row in shots]),
                 same=share([[a.verdict.parts == b.verdict.parts for a, b in row] for row in pairs]),
-                near=mean([[decibels(a.image, b.image) for a, b in row] for row in pairs]),
-                bend=mean([[bench.draw(s.prompt, s.seed, steps).bend for s in row] for row in shots]),
+                near=mean([[_nearness(a.image, b.image) for a, b in row] for row in pairs]),
+                bend=mean([[one.bend for one in row] for row in bends]),
             )
         )
     lines = [line for point in points for line in _lines(point, bench.usual)]
     return Score(suite=name, title=title, lines=tuple(lines)), points
-
-
-def _shots(prompt: Prompt, suite: Suite, bench: Bench, steps: int) -> list[Shot]:
-    return [shot(prompt, seed, suite, bench, steps) for seed in range(bench.seeds)]
 
 
 def _lines(point: Point, usual: int) -> list[Line]:
@@ -74,7 +75,6 @@ def _lines(point: Point, usual: int) -> list[Line]:
     return lines
 
 
-def decibels(a: Image.Image, b: Image.Image) -> float:
-    """Peak signal to noise ratio of two pictures; 99 if they are equal."""
-    error = float(np.square(np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)).mean())
-    return 99.0 if error == 0 else min(99.0, float(10 * np.log10(255**2 / error)))
+def _nearness(a: Image.Image, b: Image.Image) -> float:
+    """Peak signal to noise ratio of two pictures."""
+    return decibels(float(np.square(np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)).mean()))

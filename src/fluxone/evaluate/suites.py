@@ -1,4 +1,4 @@
-"""The table of suites: what each asks for, from which kinds of scene, and what must be right.
+"""The table of suites: what each asks for, from which kinds of scene, what the model is given, what must be right.
 
 A suite that a model's world cannot show, that the judge knows no names for, or that the model takes no pictures for,
 is named with its reason and not scored.
@@ -6,18 +6,15 @@ is named with its reason and not scored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, replace
-from random import Random
+from dataclasses import dataclass
 
-from fluxone.errors import BadRequest
+from fluxone.evaluate.characters import characters
+from fluxone.evaluate.given import EDGES
 from fluxone.evaluate.labels import Tables
-from fluxone.storybook import Scene, World, caption, nth, words
-from fluxone.storybook.stages import STAGES as PLACES
-from fluxone.variants import Kind
-
-WORDINGS = 64  # captions drawn in search of one that says everything
-SEARCHED = 40  # scenes looked at for each prompt that is wanted
+from fluxone.evaluate.prompts import Finder, along, captions, edits, holes, posed, wordless
+from fluxone.evaluate.search import Search
+from fluxone.storybook import Scene, World
+from fluxone.variants import Kind, Variant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,73 +22,39 @@ class Suite:
     """One row.
 
     Attributes:
-        kinds: kinds of scene, in the weights that the world gives them.
-        parts: of a verdict, all of which must be right.
-        keep: which scenes of these kinds are asked for.
-        takes: what the model must be given besides words.
+        search: which scenes.
+        parts: of a verdict, or rows of `follow.FOLLOWED`, all of which must be right.
+        find: makes prompts of them.
+        takes: what the model is given besides words; None is words alone.
+        map: what the control picture shows.
+        world: what a world must have besides the kinds of scene: a field that is not empty.
     """
 
     title: str
-    kinds: tuple[str, ...]
+    search: Search
     parts: tuple[str, ...]
-    keep: Callable[[Scene], bool] = lambda scene: True
-    takes: tuple[Kind, ...] = ()
+    find: Finder = captions
+    takes: Kind | None = None
+    map: str = ""
+    world: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prompt:
-    """A scene that no training saw, and a caption that says all that is judged."""
-
-    text: str
-    scene: Scene
-
-
-def missing(suite: Suite, world: World, takes: tuple[Kind, ...], tables: Tables) -> str:
+def missing(suite: Suite, world: World, variant: Variant, tables: Tables) -> str:
     """Why the suite cannot be scored; empty if it can."""
-    if not set(suite.kinds) & set(world.kinds):
-        return f"its world has no scenes of kind {' or '.join(suite.kinds)}"
-    if unknown := [name for name in world.objects if name not in tables.names]:
+    if suite.takes is not None and suite.takes not in variant.takes:
+        return f"it takes no {suite.takes.value}"
+    if suite.map and variant.maps and suite.map not in variant.maps:
+        return f"its control pictures show {' or '.join(variant.maps)}"
+    if variant.wide is not None and suite.takes is not variant.wide:
+        return f"it cannot draw without a {variant.wide.value}"
+    if not set(suite.search.kinds) & set(world.kinds):
+        return f"its world has no scenes of kind {' or '.join(suite.search.kinds)}"
+    if suite.world and not getattr(world, suite.world):
+        return f"its world has no {suite.world}"
+    if unknown := [name for name in (*world.objects, *world.signs) if name not in tables.names]:
         return f"the judge does not know {len(unknown)} of its world's things: {', '.join(unknown[:3])} ..."
     if unknown := [name for name in (*world.colours, *world.stages) if name not in (*tables.colours, *tables.stages)]:
         return f"the judge does not know {', '.join(unknown)}"
-    if absent := [kind.value for kind in suite.takes if kind not in takes]:
-        return f"it takes no {', '.join(absent)}"
-    return ""
-
-
-def prompts(suite: Suite, world: World, count: int) -> list[Prompt]:
-    """The first `count` held-out combinations of the suite, each on a stage once, always the same ones.
-
-    Raises:
-        BadRequest: the world holds fewer than one.
-    """
-    kinds = {kind: weight for kind, weight in world.kinds.items() if kind in suite.kinds}
-    found: dict[Hashable, Prompt] = {}
-    for scene in _scenes(replace(world, kinds=kinds, styles=()), SEARCHED * count):
-        if (scene.key, scene.stage) in found or not suite.keep(scene):
-            continue
-        if text := _full(scene):
-            found[scene.key, scene.stage] = Prompt(text=text, scene=scene)
-        if len(found) == count:
-            break
-    if not found:
-        raise BadRequest(f"this world holds out nothing for {suite.title}", hint="leave the suite out")
-    return list(found.values())
-
-
-def _scenes(world: World, count: int) -> Iterator[Scene]:
-    return (nth(world, index, held_out=True) for index in range(count))
-
-
-def _full(scene: Scene) -> str:
-    """A caption that names every colour and the stage; empty if none of those drawn does."""
-    place = PLACES[scene.stage]
-    colours = {thing.colour for thing in scene.facts.things if thing.colour}
-    for draw in range(WORDINGS):
-        text = caption(scene, Random(draw))
-        said = any(phrase in text for phrase in (*place.phrases, place.tag))
-        if said and colours <= set(words(text)):
-            return text
     return ""
 
 
@@ -100,16 +63,145 @@ def _told(scene: Scene) -> bool:
     return any(relation.name != "next to" for relation in scene.facts.relations)
 
 
+def _text(scene: Scene) -> str:
+    return scene.facts.texts[0] if scene.facts.texts else ""
+
+
+def _word(scene: Scene) -> bool:
+    return _text(scene).isalpha() and len(_text(scene)) <= 8
+
+
+def _phrase(scene: Scene) -> bool:
+    return " " in _text(scene)
+
+
+def _number(scene: Scene) -> bool:
+    return any(letter.isdigit() for letter in _text(scene))
+
+
+def _sized(scene: Scene) -> bool:
+    return any(thing.detail("size") for thing in scene.facts.things)
+
+
 THINGS = ("things", "colours")
+PLACED = (*THINGS, "places")
+ALL = (*PLACED, "stage", "style", "sizes", "looks", "word")
+MANY = ("one", "side", "stack", "count", "person", "company", "inside", "table", "front")
+SHAPES = ("one", "side", "stack", "person", "company", "inside", "table")
 SUITES: dict[str, Suite] = {
-    "objects": Suite(title="one object, its colour and stage", kinds=("one",), parts=(*THINGS, "stage")),
-    "relations": Suite(
-        title="two objects, left and right, above", kinds=("side", "stack"), parts=(*THINGS, "places"), keep=_told
+    "objects": Suite(
+        title="one object, its colour and stage", search=Search(kinds=("one",)), parts=(*THINGS, "stage")
     ),
-    "counts": Suite(title="two to six of a thing", kinds=("count",), parts=THINGS),
-    "reading": Suite(title="an animal with a book", kinds=("reading",), parts=(*THINGS, "places")),
-    "inside": Suite(title="something in a box", kinds=("inside",), parts=(*THINGS, "places")),
-    "hidden": Suite(title="only its tail or ears visible", kinds=("hiding",), parts=(*THINGS, "places")),
-    "people": Suite(title="a child and the shirt", kinds=("person",), parts=THINGS),
-    "typography": Suite(title="a word on a sign", kinds=("sign",), parts=("word",)),
-}
+    "relations": Suite(
+        title="two objects, left and right, above",
+        search=Search(kinds=("side", "stack"), keep=_told),
+        parts=PLACED,
+    ),
+    "depths": Suite(
+        title="before, behind, on, under", search=Search(kinds=("front", "table", "tree"), keep=_told), parts=PLACED
+    ),
+    "rows": Suite(title="three things in a row", search=Search(kinds=("between",)), parts=PLACED),
+    "counts": Suite(
+        title="one to six of a thing",
+        search=Search(kinds=("count", "one"), weights={"count": 5.0, "one": 1.0}),
+        parts=THINGS,
+    ),
+    "sizes": Suite(
+        title="small and big",
+        search=Search(kinds=("sizes", "one"), keep=_sized, weights={"sizes": 1.0, "one": 1.0}, sized=1.0),
+        parts=(*THINGS, "sizes"),
+        world="sized",
+    ),
+    "reading": Suite(title="an animal with a book", search=Search(kinds=("reading",)), parts=PLACED),
+    "inside": Suite(title="something in a box", search=Search(kinds=("inside",)), parts=PLACED),
+    "hidden": Suite(title="only its tail or ears visible", search=Search(kinds=("hiding",)), parts=PLACED),
+    "people": Suite(title="someone, all that is said", search=Search(kinds=("person",)), parts=(*THINGS, "person")),
+    "company": Suite(
+        title="people beside people and things",
+        search=Search(kinds=("two", "three", "company"), keep=_told),
+        parts=PLACED,
+    ),
+    "holding": Suite(title="someone with a thing in the hand", search=Search(kinds=("holding",)), parts=PLACED),
+    "styles": Suite(
+        title="a thing in a style",
+        search=Search(kinds=("one", "side"), keep=lambda scene: scene.style != "", styled=1.0),
+        parts=(*THINGS, "style"),
+        world="styles",
+    ),
+    "typography": Suite(
+        title="a word on a sign", search=Search(kinds=("sign", "saying"), keep=_word), parts=("word",)
+    ),
+    "phrases": Suite(
+        title="two to four words on a sign",
+        search=Search(kinds=("sign", "saying"), keep=_phrase),
+        parts=("word",),
+        world="phrases",
+    ),
+    "numbers": Suite(
+        title="a number on a sign", search=Search(kinds=("sign", "saying"), keep=_number), parts=("word",),
+        world="numbers",
+    ),
+    "edits": Suite(
+        title="the asked change, all else kept",
+        search=Search(kinds=MANY),
+        parts=(*ALL, "where", "kept"),
+        find=edits,
+        takes=Kind.REFERENCE,
+    ),
+    "character": Suite(
+        title="the same one in five scenes",
+        search=Search(kinds=("person",)),
+        parts=("things", "colours", "looks"),
+        find=characters,
+        takes=Kind.REFERENCE,
+    ),
+    "given depth": Suite(
+        title="a depth map as the reference",
+        search=Search(kinds=SHAPES),
+        parts=(*THINGS, "outlines"),
+        find=along("references", "depth"),
+        takes=Kind.REFERENCE,
+    ),
+    "given pose": Suite(
+        title="a skeleton as the reference",
+        search=Search(kinds=("person", "two", "company")),
+        parts=(*THINGS, "stance"),
+        find=posed("references"),
+        takes=Kind.REFERENCE,
+    ),
+    "fill": Suite(
+        title="a hole in a picture filled", search=Search(kinds=MANY), parts=(*PLACED, "kept"), find=holes,
+        takes=Kind.FILL,
+    ),
+    "depth": Suite(
+        title="a depth map followed",
+        search=Search(kinds=SHAPES),
+        parts=(*THINGS, "outlines"),
+        find=along("control", "depth"),
+        takes=Kind.CONTROL,
+        map="depth",
+    ),
+    "canny": Suite(
+        title="edges followed",
+        search=Search(kinds=SHAPES),
+        parts=(*THINGS, "edges"),
+        find=along("control", EDGES),
+        takes=Kind.CONTROL,
+        map="canny",
+    ),
+    "pose": Suite(
+        title="a skeleton followed",
+        search=Search(kinds=("person", "two", "company")),
+        parts=(*THINGS, "stance"),
+        find=along("control", "pose"),
+        takes=Kind.CONTROL,
+        map="pose",
+    ),
+    "variations": Suite(
+        title="the same again, from a picture without words",
+        search=Search(kinds=("one", "side", "person")),
+        parts=(*THINGS, "stage"),
+        find=wordless,
+        takes=Kind.PROMPT,
+    ),
+}  # fmt: skip

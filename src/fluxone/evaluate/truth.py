@@ -82,7 +82,8 @@ def _shown(thing: Thing) -> tuple[int, ...]:
 def _spot(thing: Thing, item: Item) -> Spot:
     left, top, right, bottom = reach(item) if thing.count > 1 else thing.box
     x, y, width, height = (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
-    name, details = thing.name, ()
+    name = thing.name
+    details: tuple[tuple[str, str], ...] = ()
     match item:
         case Sign():
             x, y, width, height = (v / SPAN for v in (item.x, item.y, item.width, item.height))

@@ -16,12 +16,14 @@ from torch import Tensor
 
 from fluxone import storybook
 from fluxone.evaluate.bench import Bench
+from fluxone.evaluate.given import Prompt
 from fluxone.evaluate.judge import tensor
 from fluxone.evaluate.measure import Line, Score
 from fluxone.evaluate.statistics import mean, share
-from fluxone.evaluate.suites import SUITES, Prompt, missing, prompts
+from fluxone.evaluate.suites import SUITES, missing
 from fluxone.storybook import Scene, World, nth
 
+ASKED = ("objects", "relations")
 SMALL = 32  # px: pictures are compared at this size, where a shift by a pixel is no difference
 PROMPTS, SEEDS, TRIED = 8, 4, 400
 TRAINED = 4000  # training scenes that are looked through
@@ -33,13 +35,14 @@ def diversity(name: str, bench: Bench) -> Score:
     """Mean distance between the pictures of a prompt with different seeds."""
     title = "difference between seeds"
     suite = SUITES["objects"]
-    if reason := missing(suite, bench.world, bench.pipeline.variant.takes, bench.judge.tables):
+    if reason := missing(suite, bench.world, bench.pipeline.variant, bench.judge.tables):
         return Score(suite=name, title=title, skipped=reason)
     bench.tell(f"{name}: {title}")
     seeds = max(SEEDS, bench.seeds)
     shares = []
-    for prompt in prompts(suite, bench.world, min(PROMPTS, bench.prompts)):
-        own = _spread([bench.draw(prompt.text, seed).image for seed in range(seeds)])
+    asked = suite.find(suite.search, bench.world, min(PROMPTS, bench.prompts))
+    for prompt, drawn in zip(asked, bench.draw(asked, seeds), strict=True):
+        own = _spread([one.image for one in drawn])
         true = _spread([bench.truth(scene) for scene in islice(alike(prompt.scene, bench.world), seeds)])
         shares.append([own / true])
     return Score(suite=name, title=title, lines=(Line(name="of the world's own", figure=mean(shares)),))
@@ -48,7 +51,7 @@ def diversity(name: str, bench: Bench) -> Score:
 def alike(scene: Scene, world: World) -> list[Scene]:
     """Other scenes of the same description: the same thing in the same colour on the same stage."""
     (thing,) = scene.facts.things
-    narrow = replace(world, objects=(thing.name,), stages=(scene.stage,), kinds={scene.kind: 1.0}, styles=())
+    narrow = replace(world, objects=(thing.name,), stages=(scene.stage,), kinds={scene.kind: 1.0}, styles=(), sized=0.0)
     drawn = (storybook.scene(seed, narrow) for seed in range(TRIED))
     return [other for other in drawn if other.key == scene.key]
 
@@ -66,17 +69,17 @@ def _apart(a: Tensor, b: Tensor) -> float:
 def copying(name: str, bench: Bench) -> Score:
     """How near the pictures are to training pictures, compared with how near a new scene of the prompt is."""
     title = "nearest training picture"
-    suites = [SUITES[row] for row in ("objects", "relations")]
-    suites = [s for s in suites if not missing(s, bench.world, bench.pipeline.variant.takes, bench.judge.tables)]
+    reasons = {s: missing(SUITES[s], bench.world, bench.pipeline.variant, bench.judge.tables) for s in ASKED}
+    suites = [SUITES[s] for s, reason in reasons.items() if not reason]
     if not suites:
-        reason = missing(SUITES["objects"], bench.world, bench.pipeline.variant.takes, bench.judge.tables)
-        return Score(suite=name, title=title, skipped=reason)
+        return Score(suite=name, title=title, skipped=reasons[ASKED[0]])
     bench.tell(f"{name}: {title}, of {TRAINED} training scenes")
     trained = [nth(bench.world, index) for index in range(TRAINED)]
     near, copied = [], []
-    for prompt in (prompt for suite in suites for prompt in prompts(suite, bench.world, min(PROMPTS, bench.prompts))):
+    asked = [p for s in suites for p in s.find(s.search, bench.world, min(PROMPTS, bench.prompts))]
+    for prompt, drawn in zip(asked, bench.draw(asked, bench.seeds), strict=True):
         known = tensor([storybook.render(scene, SMALL) for scene in nearest(prompt, trained)], SMALL)
-        own = tensor([bench.draw(prompt.text, seed).image for seed in range(bench.seeds)], SMALL)
+        own = tensor([one.image for one in drawn], SMALL)
         true = _nearness(tensor([bench.truth(prompt.scene)], SMALL), known)[0]
         shares = [value / true for value in _nearness(own, known)]
         near.append(shares)

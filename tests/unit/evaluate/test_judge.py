@@ -10,12 +10,12 @@ pytest.importorskip("resvg_py", reason="the storybook extra is not installed")
 
 from fluxone import storybook
 from fluxone.evaluate.judge import Sees, shipped
-from fluxone.evaluate.suites import SUITES, prompts
+from fluxone.evaluate.suites import SUITES
 from fluxone.evaluate.verdict import judged
-from fluxone.storybook import WORLDS, Scene
+from fluxone.storybook import Scene
+from unit.evaluate.known import SCORED, WORLD
 
 COUNT = 12
-SCORED = [name for name in SUITES if set(SUITES[name].kinds) & set(WORLDS["mini"].kinds)]
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +25,14 @@ def judge() -> Sees:
 
 @pytest.fixture(scope="module")
 def asked() -> dict[str, list[Scene]]:
-    """Held-out scenes of the suites that the mini's world has. A fox has other ears since the first judge learnt."""
-    found = {name: [p.scene for p in prompts(SUITES[name], WORLDS["mini"], COUNT)] for name in SCORED}
+    """Held-out scenes of the suites that the judge's world has. A fox has other ears since the first judge learnt."""
+    found = {name: [p.scene for p in SUITES[name].find(SUITES[name].search, WORLD, COUNT)] for name in SCORED}
     return {name: [s for s in row if "ears of an orange fox" not in s.caption] for name, row in found.items()}
 
 
 @pytest.fixture(scope="module")
 def drawn(asked: dict[str, list[Scene]]) -> dict[str, list[np.ndarray]]:
-    return {name: [storybook.render(scene, 128) for scene in row] for name, row in asked.items()}
+    return {name: [storybook.render(scene, 256) for scene in row] for name, row in asked.items()}
 
 
 def right(name: str, scene: Scene, judge: Sees, picture: np.ndarray) -> bool:
@@ -60,8 +60,8 @@ def test_it_fails_every_picture_of_another_scene(
 
 
 def test_it_fails_what_is_no_picture(judge: Sees, asked: dict[str, list[Scene]]) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
-    for picture in (np.zeros((128, 128, 3), np.uint8), np.full((128, 128, 3), 200, np.uint8), noise):
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    for picture in (np.zeros((256, 256, 3), np.uint8), np.full((256, 256, 3), 200, np.uint8), noise):
         for name in SCORED:
             assert not right(name, asked[name][0], judge, picture)
 

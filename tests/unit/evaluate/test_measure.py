@@ -15,16 +15,17 @@ pytest.importorskip("resvg_py", reason="the storybook extra is not installed")
 
 from fluxone import storybook
 from fluxone.evaluate import report, steps, variety
-from fluxone.evaluate.bench import Bench, Drawing, bend
+from fluxone.evaluate.bench import Ask, Bench, Drawing, bend
+from fluxone.evaluate.given import Prompt
 from fluxone.evaluate.judge import shipped
 from fluxone.evaluate.measure import score
 from fluxone.evaluate.run import MEASURES
-from fluxone.evaluate.suites import SUITES, prompts
+from fluxone.evaluate.suites import SUITES, Suite
 from fluxone.nn.tokens import unpack
-from fluxone.storybook import WORLDS, nth
+from fluxone.storybook import nth
 from fluxone.variants import MINI, Variant
+from unit.evaluate.known import WORLD
 
-WORLD = WORLDS["mini"]
 SIDE = 8  # px of a cell
 
 
@@ -46,10 +47,15 @@ def bench(draw: Callable[[str, int, int], Drawing], *, prompts: int = 4, seeds: 
         def __contains__(self, key: object) -> bool:
             return True
 
-        def __getitem__(self, key: tuple[str, int, int]) -> Drawing:
-            return draw(*key)
+        def __getitem__(self, key: Ask) -> Drawing:
+            prompt, seed, steps = key
+            return draw(prompt.text, seed, steps)
 
     return Bench(pipeline=Lossless(), world=WORLD, judge=shipped(), prompts=prompts, seeds=seeds, drawn=Known())  # type: ignore[arg-type]
+
+
+def prompts(suite: Suite, count: int) -> list[Prompt]:
+    return suite.find(suite.search, WORLD, count)
 
 
 def true_pictures(count: int = 4) -> dict[str, Image.Image]:
@@ -57,7 +63,7 @@ def true_pictures(count: int = 4) -> dict[str, Image.Image]:
     return {
         prompt.text: Image.fromarray(storybook.render(prompt.scene, MINI.size))
         for name in ("objects", "relations", "typography")
-        for prompt in prompts(SUITES[name], WORLD, count)
+        for prompt in prompts(SUITES[name], count)
     }
 
 
@@ -88,7 +94,7 @@ def test_a_suite_that_the_world_lacks_is_not_scored() -> None:
 def test_diversity(truth: dict[str, Image.Image]) -> None:
     same = variety.diversity("diversity", bench(lambda prompt, seed, n: Drawing(image=truth[prompt], bend=0)))
     assert same.lines[0].figure.value == 0
-    asked = {p.text: p.scene for p in prompts(SUITES["objects"], WORLD, 4)}
+    asked = {p.text: p.scene for p in prompts(SUITES["objects"], 4)}
 
     def other(prompt: str, seed: int, n: int) -> Drawing:
         scene = variety.alike(asked[prompt], WORLD)[-1 - seed]
@@ -103,7 +109,7 @@ def test_copies_are_found(truth: dict[str, Image.Image], monkeypatch: pytest.Mon
     new = variety.copying("copying", bench(lambda prompt, seed, n: Drawing(image=truth[prompt], bend=0)))
     assert [line.figure.value for line in new.lines] == pytest.approx([1.0, 0.0])
     trained = [nth(WORLD, index) for index in range(60)]
-    asked = {p.text: p for name in ("objects", "relations") for p in prompts(SUITES[name], WORLD, 4)}
+    asked = {p.text: p for name in ("objects", "relations") for p in prompts(SUITES[name], 4)}
 
     def copy(prompt: str, seed: int, n: int) -> Drawing:
         scene = variety.nearest(asked[prompt], trained)[0]
