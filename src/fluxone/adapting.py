@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from torch import Tensor
 
@@ -26,13 +27,15 @@ class Adapting:
     """
 
     pipeline: Pipeline
+    _resting: Mapping[str, Strength] = MappingProxyType({})
 
     def load_lora_weights(
         self,
         source: str | Path | Mapping[str, Tensor],
-        *,
         adapter_name: str | None = None,
+        *,
         weight_name: str | None = None,
+        subfolder: str | None = None,
         token: str | None = None,
     ) -> None:
         """Load an adapter, in any style, and let it work with strength 1 beside those that do already.
@@ -40,7 +43,7 @@ class Adapting:
         Args:
             source: a file, a folder with one, a hub id, `civitai:VERSION`, or tensors by key.
             adapter_name: to call it by; None is `default_0`, `default_1`, ...
-            weight_name: the file in the folder or repository.
+            weight_name, subfolder: the file in the folder or repository, and the folder in it.
 
         Raises:
             BadFile, HubError: it is not there.
@@ -51,7 +54,8 @@ class Adapting:
         if isinstance(source, Mapping):
             lora = read_lora(source)
         else:
-            lora = load_lora(f"{source}/{weight_name}" if weight_name else source, token=token)
+            place = "/".join(str(word) for word in (source, subfolder, weight_name) if word)
+            lora = load_lora(place, token=token)
         adapters.load(lora, name)
         adapters.use({**adapters.active, name: Strength()})
 
@@ -89,8 +93,15 @@ class Adapting:
             self.pipeline.adapters.drop(name)
 
     def disable_lora(self) -> None:
-        """Let no adapter work; `set_adapters` brings them back."""
+        """Let no adapter work, until `enable_lora` or `set_adapters`."""
+        self._resting = dict(self.pipeline.adapters.active) or self._resting
         self.pipeline.adapters.use({})
+
+    def enable_lora(self) -> None:
+        """Let those work again that `disable_lora` has stopped, as strongly as before."""
+        adapters = self.pipeline.adapters
+        if not adapters.active:
+            adapters.use({name: strength for name, strength in self._resting.items() if name in adapters.loaded})
 
     def fuse_lora(self, *, lora_scale: float = 1.0, adapter_names: Sequence[str] | None = None) -> None:
         """Merge working adapters into the weights: a step then costs what it costs without them."""

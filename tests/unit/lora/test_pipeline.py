@@ -151,8 +151,12 @@ def test_the_door_in_diffusers_names(pipeline: Pipeline, tmp_path: Path) -> None
     pipe.set_adapters(["a", "default_0"])
     assert np.array_equal(drawn(), both)
     pipe.delete_adapters("default_0")
-    pipe.disable_lora()
-    assert np.array_equal(drawn(), plain)
+    one = drawn()
+    pipe.enable_lora()  # nothing rests
+    assert np.array_equal(drawn(), one)
+    for stop in (pipe.disable_lora, pipe.disable_lora, pipe.enable_lora, pipe.disable_lora):
+        stop()
+        assert np.array_equal(drawn(), one if stop == pipe.enable_lora else plain)
     with pytest.raises(UnknownName, match="no adapter is called 'b'"):
         pipe.set_adapters("b")
     with pytest.raises(BadRequest, match="there is an adapter 'a' already"):
