@@ -97,6 +97,10 @@ def shapes_of(source: str, recipe: Recipe) -> tuple[Variant, dict[str, Any], dic
         UserError: there is no such model, or its files cannot be read.
     """
     row = VARIANTS.get(source)
+    if row is not None and row.base:  # it adds to a model, which it may make wider
+        _, shapes, packed = shapes_of(row.base, recipe)
+        flux = replace(shapes[TRANSFORMER], in_channels=row.shape.in_channels)
+        return row, {**shapes, TRANSFORMER: flux}, packed
     if row is not None and not row.assets and cache.state(row.repo) is not cache.State.WHOLE:
         shapes = {TRANSFORMER: row.shape, AUTOENCODER: AutoEncoderShape(), T5: T5Shape(), CLIP: ClipShape()}
         return row, shapes, {}

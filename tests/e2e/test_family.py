@@ -117,6 +117,11 @@ def test_the_list_tells_the_family(fluxone: Fluxone, assets: Path) -> None:
     assert rows["mini-schnell"]["told"] == 3.0 and "3, always" in fluxone("models", "list").stdout
 
 
+def test_plans_are_made_for_additions_too(fluxone: Fluxone, assets: Path) -> None:
+    for name in ("mini-schnell", "mini-fill", "mini-redux"):
+        assert json.loads(fluxone("plan", "--model", name, "--machine", "cpu", "--json").stdout)
+
+
 def test_a_family_member_that_is_not_there_is_said(
     fluxone: Fluxone, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
