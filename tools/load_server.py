@@ -1,6 +1,6 @@
 """Many clients at once on one engine: none lost, none wrong, and how long short requests take beside long ones.
 
-    python tools/load_server.py [--requests 200] [--clients 16] [--short 4] [--long 20] [--batch N] [--lanes N] [--device D]
+    python tools/load_server.py [--requests 200] [--clients 16] [--short 4] [--long 20] [--batch N] [--lanes N]
 
 Prints one JSON document: the time of a short request alone; its percentiles while all other clients, of the same key,
 keep asking for long ones, and in a mix where half of all are short; pictures a second one by one and together.

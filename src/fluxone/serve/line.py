@@ -1,9 +1,10 @@
 """The line in which tasks wait, and the order in which they are worked on.
 
-    first by priority; then by owner, who is behind with its share; then by the work that is left, least first
+    first by priority; then by owner, who is behind with its share; then by the work that it is, least first; among
+    equals whoever has least left
 
-So a request of four steps never waits behind one of twenty-eight, whoever came first. Every few choices are those of
-the task that came first, so that nobody is passed for ever. Work is counted in tokens.
+So a request of four steps never waits behind one of twenty-eight, whoever came first and however near its end. Every
+few choices are those of the task that came first, so that nobody is passed for ever. Work is counted in tokens.
 """
 
 from __future__ import annotations
@@ -84,9 +85,9 @@ class Line:
         quantum = BURST * max(task.size for task in tasks)
         least = min(self._used.get(task.wanted.owner, 0.0) for task in tasks)
 
-        def rank(task: Task) -> tuple[float, float, float]:
+        def rank(task: Task) -> tuple[float, float, float, float]:
             ahead = (self._used.get(task.wanted.owner, 0.0) - least) // quantum
-            return -task.wanted.priority, ahead, task.left
+            return -task.wanted.priority, ahead, task.work, task.left
 
         return sorted(tasks, key=rank)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fluxone.serve")
 
-LANES = 2
+LANES = 2  # of a CPU
 SWITCH = 0.0005  # s, after which a thread that only computes in Python lets others go on: passes are many small steps
 PACKAGES = ("alembic", "fastapi", "greenlet", "prometheus_client", "python_multipart", "sqlalchemy", "uvicorn")
 
@@ -117,17 +117,17 @@ def family(models: Sequence[str]) -> tuple[str, ...]:
 def room_on(devices: Sequence[str]) -> Room:
     """What a worker does at a time.
 
-    On a CPU a pass takes as long as its pictures one by one, and riders would slow the first: each picture has passes
-    of its own there, two at a time on half of the cores each.
+    On an accelerator a pass takes little longer with eight pictures than with one, and one stream of work keeps it busy.
+    On a CPU it takes nearly as long as its pictures one by one: two go together there, of which none delays a shorter
+    one, and two passes at a time on half of the cores each. docs/http.md has the figures.
     """
     import torch
 
     from fluxone.serve.worker import Room
 
     if not all(device == "cpu" for device in devices):
-        return Room(lanes=LANES)
-    cores = torch.get_num_threads()
-    return Room(batch=1, lanes=LANES, cores=cores)
+        return Room()
+    return Room(batch=2, polite=True, lanes=LANES, cores=torch.get_num_threads())
 
 
 def name_of(model: str) -> str:

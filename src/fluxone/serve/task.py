@@ -117,12 +117,17 @@ class Task:
         return passes * resolution.width * resolution.height / (256 if request.ultra is None else 1024)
 
     @property
-    def left(self) -> float:
-        """Work that is left, in tokens, about."""
+    def work(self) -> float:
+        """All work that it is, in tokens, about."""
         request = self.wanted.request
         first = (request.steps or 1) * (1 + len(request.then))
-        second = 0 if request.ultra is None else LARGER * (self.steps - first)
-        return max(1.0, self.size * (first + second) - self.spent)
+        second = 0 if request.ultra is None else LARGER * max(0, self.steps - first)
+        return self.size * (first + second)
+
+    @property
+    def left(self) -> float:
+        """Work that is left, in tokens, about."""
+        return max(1.0, self.work - self.spent)
 
     @property
     def progress(self) -> float:

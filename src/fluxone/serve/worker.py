@@ -1,7 +1,7 @@
 """A worker: one thread, one device, its models; it draws tasks out of the line and advances them step by step.
 
     round:  order(begun + waiting) -> the first, and with it what can be drawn beside it -> one pass of the network
-            in a lane -> a step further each; who is at the end is decoded in a lane
+            in a lane -> a step further each; who is at its end is decoded in a lane, when it is first again
 
 Requests join and leave between steps. Prompts are read, and walks suspended, in the worker's own thread; what takes
 long runs in its lanes. Those that share a network have the same adapters.
@@ -50,6 +50,7 @@ class Room:
         begun: tasks that have begun; more wait.
         batch: pictures in one pass of the network.
         tokens: in one pass of the network, unless a picture alone has more.
+        polite: whether a pass takes nobody along who is more work than the first.
         lanes: passes and decodings at a time; 0 does them in the worker's own thread.
         cores: that the lanes share; None leaves it to torch.
     """
@@ -57,6 +58,7 @@ class Room:
     begun: int = 16
     batch: int = 8
     tokens: int = 4096
+    polite: bool = False
     lanes: int = 0
     cores: int | None = None
 
@@ -71,6 +73,11 @@ class Begun:
     walk: Walk | None = None
     record: Record | None = None
     alone: bool = False  # it failed in a batch
+
+    @property
+    def walked(self) -> bool:
+        """Whether nothing but decoding is left."""
+        return self.walk is not None and self.walk.ask is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,22 +165,27 @@ class Worker(threading.Thread):
         able = [task for task in (*mine, *ours) if self._may(task)]
         ordered = self.line.choose(able) if able else []
         batch = ordered[:1]
-        for task in ordered[1:]:
+        for task in ordered[1:] if batch and not self._single(batch[0]) else []:
             fits = len(batch) < self.room.batch and (len(batch) + 1) * batch[0].size <= self.room.tokens
-            if fits and task.wanted.batch_key == batch[0].wanted.batch_key and not self._single(task, batch[0]):
+            if self.room.polite and task.work > batch[0].work:
+                continue
+            if fits and task.wanted.batch_key == batch[0].wanted.batch_key and not self._single(task):
                 batch.append(task)
         return batch
 
     def _may(self, task: Task) -> bool:
         """Whether the network that it needs is free, or used in a way that it can share."""
         wanted, begun = task.wanted, self.begun.get(task)
+        if begun is not None and begun.walked:
+            return True
         walk = None if begun is None else begun.walk
         alone = walk is not None and walk.ask is not None and walk.ask.alone
         using = [one for one in self._passes if one.model == wanted.model]
         return all(one.loras == wanted.loras and not one.alone and not alone for one in using)
 
-    def _single(self, *tasks: Task) -> bool:
-        return any(begun.alone for task in tasks if (begun := self.begun.get(task)))
+    def _single(self, task: Task) -> bool:
+        begun = self.begun.get(task)
+        return begun is not None and (begun.alone or begun.walked)
 
     def _sweep(self) -> None:
         for task in [*self.begun, *self.line.waiting]:
@@ -192,6 +204,8 @@ class Worker(threading.Thread):
         }
         if walks:
             self._advance(walks)
+        elif (begun := self.begun.get(batch[0])) and begun.walked and begun.walk:
+            self._decode(batch[0], begun.walk, begun.walk.x, begun.walk.grid, self._finish)
 
     def _advance(self, walks: dict[Walk, Task]) -> None:
         tasks, first = list(walks.values()), next(iter(walks))
@@ -252,17 +266,13 @@ class Worker(threading.Thread):
         task.palette = self._palettes[task.wanted.model]
         begun.record = self._record(task)
         begun.walk = Walk(pipeline, job)
-        if begun.walk.ask is None:
-            self._follow(task, begun.walk)
 
     def _follow(self, task: Task, walk: Walk) -> None:
-        """Show how far it is; let it be decoded at its end."""
+        """Show how far it is."""
         before, task.done = task.done, walk.taken
         if walk.step is not None:
             task.seen = (walk.step.clean, walk.stepped)
-        if walk.ask is None:
-            self._decode(task, walk, walk.x, walk.grid, self._finish)
-        elif task.done > before and task.seen is not None and self._due(task):
+        if walk.ask is not None and task.done > before and task.seen is not None and self._due(task):
             self._decode(task, walk, *task.seen, self._show)
 
     def _decode(
