@@ -49,13 +49,18 @@ def write(assets: Path) -> Path:
     )
     for file, row in LORAS.items():
         save_lora(adapter(flux, row), folder / file, "diffusers")
+    write_redux(folder / "redux", SHAPE.text_dim)
+    return folder
+
+
+def write_redux(folder: Path, text: int) -> None:
+    """A random Redux for text of so many channels."""
     save_redux(
-        folder / "redux",
+        folder,
         encoder=SiglipEncoder(EYE),
-        embedder=ReduxEmbedder(ReduxShape(image=EYE.hidden, text=SHAPE.text_dim)),
+        embedder=ReduxEmbedder(ReduxShape(image=EYE.hidden, text=text)),
         intake=Intake(height=EYE.size, width=EYE.size, filter=4),
     )
-    return folder
 
 
 def adapter(flux: Flux, row: Variant) -> Lora:

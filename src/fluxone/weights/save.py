@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 DIFFUSERS_FILE = "diffusion_pytorch_model.safetensors"
 TRANSFORMERS_FILE = "model.safetensors"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+GENERIC = "PreTrainedTokenizerFast"  # of a tokenizer.json that is neither CLIP's kind nor T5's, in which others look
 METADATA = {"format": "pt"}  # diffusers and transformers insist on it
 CLASSES = {
     "transformer": ["diffusers", configs.TRANSFORMER_CLASS],
@@ -119,7 +121,7 @@ def write_folder(
         for name, source in tokenizers.items():
             shutil.copytree(source, folder / name, copy_function=shutil.copyfile)
         _json(folder / SCHEDULER, configs.write_scheduler(variant))
-        present = {name: value if (folder / name).is_dir() else [None, None] for name, value in CLASSES.items()}
+        present = {name: _class_of(folder / name, value) for name, value in CLASSES.items()}
         _json(folder / INDEX, {"_class_name": variant.pipeline, **present})
         check(folder)
 
@@ -192,6 +194,15 @@ def _outline(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Outline:
         return plain.flatten().view(torch.uint8).numpy().tobytes() if plain.numel() else b""
 
     return Outline(name=name, dtype=CODES[kind], shape=tuple(tensor.shape), content=content)
+
+
+def _class_of(folder: Path, usual: list[str]) -> list[str] | list[None]:
+    """What an index says of a part's folder: nothing if it is not there, of a tokenizer what its own config says."""
+    if not folder.is_dir():
+        return [None, None]
+    config = folder / TOKENIZER_CONFIG
+    own = json.loads(config.read_text(encoding="utf-8")).get("tokenizer_class") if config.is_file() else None
+    return ["transformers", GENERIC] if own == GENERIC else usual
 
 
 def _json(path: Path, fields: Mapping[str, Any]) -> None:
