@@ -29,9 +29,9 @@ Maker = Callable[[Random, World, Person], Cast]
 
 
 def characters(search: Search, world: World, count: int) -> list[Prompt]:
-    """`count` prompts, five about each person, with the person's picture as the reference."""
+    """Five prompts about each of `count` / 2 persons, with the person's picture as the reference."""
     found: list[Prompt] = []
-    for group in range(-(-count // SCENES)):
+    for group in range(-(-count // 2)):
         r = Random(VALIDATION + group)
         who = replace(someone(r, world, 50, 70), pose="standing")
         first = _staged(r, world, "person", _alone(who, world), "plain" if "plain" in world.stages else world.stages[0])
@@ -45,7 +45,7 @@ def characters(search: Search, world: World, count: int) -> list[Prompt]:
             text = AN.sub("an ", r.choice(PAIRS["character"]).format(a=who.who, what=said))
             given = (Given(field="references", scene=first),)
             found.append(Prompt(text=text, scene=scene, given=given, sort=kind, group=group))
-    return found[:count]
+    return found
 
 
 def _staged(r: Random, world: World, kind: str, draft: Draft, stage: str) -> Scene:

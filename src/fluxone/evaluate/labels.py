@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fluxone.evaluate.truth import COLOURS, DETAILS, NAMES, PEOPLE, STAGES, STYLES
 
 # A column of a line of text shows no letter, the gap between two words, or a letter.
-LETTERS = "\0 ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!?&'.-"
+LETTERS = "\0 ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!?&'.,-"
 
 
 @dataclass(frozen=True, kw_only=True)

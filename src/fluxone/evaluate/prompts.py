@@ -100,8 +100,8 @@ def _posed(text: str, thing: Thing) -> bool:
 
 
 def edits(search: Search, world: World, count: int) -> list[Prompt]:
-    """Instructions of every kind of edit, `count` in all, each about a scene of a held-out combination."""
-    each = max(1, count // len(world.edits))
+    """Instructions of every kind of edit, about 2 * `count` in all, each about a scene of a held-out combination."""
+    each = max(1, 2 * count // len(world.edits))
     rows: dict[str, list[Prompt]] = {name: [] for name in world.edits}
     plain = replace(world, styled=0.0)
     for index in range(ENOUGH):
