@@ -72,12 +72,14 @@ class Learning(nn.Module):
             weight = weight_of(self._layer[0])[self.rows].to(torch.float32)
             updated = weight + delta.factor.matrix(torch.float32)
         by_row = delta.magnitude.shape[1] == 1
-        norm = torch.linalg.vector_norm(updated, dim=1 if by_row else 0, keepdim=True)
-        gain = (delta.magnitude / (norm + torch.finfo(torch.float32).eps)).flatten()
+        norm: Tensor = torch.linalg.vector_norm(updated, dim=1 if by_row else 0, keepdim=True)
+        gain: Tensor = (delta.magnitude / (norm + torch.finfo(torch.float32).eps)).flatten()
         more, gain = (gain - 1).to(x.dtype), gain.to(x.dtype)
         if by_row:
-            return more * plain(x)[..., self.rows] + gain * delta.factor.times(x)
-        return plain(x * more)[..., self.rows] + delta.factor.times(x * gain)
+            rows: Tensor = more * plain(x)[..., self.rows] + gain * delta.factor.times(x)
+            return rows
+        out: Tensor = plain(x * more)[..., self.rows] + delta.factor.times(x * gain)
+        return out
 
 
 class Beside(nn.Module):

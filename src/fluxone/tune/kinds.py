@@ -45,7 +45,8 @@ def _sides(layer: nn.Module) -> tuple[int, int]:
 
 def _drawn(rows: int, columns: int, rng: torch.Generator) -> Tensor:
     """Of unit gain: each row's product with a unit stream is about 1."""
-    return torch.randn(rows, columns, generator=rng) * columns**-0.5
+    drawn: Tensor = torch.randn(rows, columns, generator=rng) * columns**-0.5
+    return drawn
 
 
 def lora(target: Target, layer: nn.Module, size: Size, rng: torch.Generator) -> Delta:

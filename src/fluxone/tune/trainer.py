@@ -136,8 +136,8 @@ class Trainer:
     def _mean(self, tally: Tally) -> float:
         """The loss of the whole batch, over all processes."""
         sums = torch.tensor([tally.flow, float(tally.count)], dtype=torch.float64)
-        flow, count = total(self.group, sums).tolist()
-        return flow / max(count, 1)
+        total(self.group, sums)
+        return float(sums[0] / sums[1].clamp(min=1))
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

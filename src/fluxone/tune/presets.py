@@ -1,0 +1,148 @@
+"""Settings for a model, a number of pictures and a memory, each with the reason why; what the user says goes first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fluxone.errors import pick
+from fluxone.shapes import FluxShape
+from fluxone.tune.memory import estimate, parameters
+from fluxone.tune.settings import Settings
+from fluxone.variants import Variant
+
+SMALL = 10**9  # parameters below which a network trains in minutes on a CPU
+FEW_STEPS = 8  # default steps up to which a model was distilled to visit these levels alone
+MANY_NUMBERS = 50_000_000  # learnt numbers from which their momenta are worth packing
+LARGE_TOKENS = 1600  # a picture, from which the noise laws are moved as the sampler's are
+WHAT = {
+    "lora": "an adapter",
+    "character": "one character, by name",
+    "style": "a style of drawing or a brand's look",
+    "product": "one thing, by name",
+}
+VRAM = (24, 16, 12, 8)  # GiB: the presets of the table in the documentation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """A setting and why it is so."""
+
+    name: str
+    value: object
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Settings, what the model is packed in, and the reasons of all that is not plain default."""
+
+    settings: Settings
+    quant: str | None
+    reasons: tuple[Reason, ...]
+
+
+def preset(
+    what: str, variant: Variant, pictures: int, given: Mapping[str, Any], *, quant: str | None, vram: float | None
+) -> Preset:
+    """The settings of a run.
+
+    Args:
+        what: row of `WHAT`.
+        given: fields of `Settings` that the user chose.
+        quant: that the user chose.
+        vram: GiB that it should fit, or None.
+
+    Raises:
+        BadRequest: a field that was given is out of range.
+    """
+    pick(WHAT, what, "kind of fine-tuning")
+    count = sum(parameters(variant.shape))
+    chosen = {**(_small(what, pictures) if count < SMALL else _large(what, pictures, variant)), **_kept(variant)}
+    reasons = [Reason(name=name, value=value, why=why) for name, (value, why) in chosen.items() if name not in given]
+    reasons += [Reason(name=name, value=value, why="as you asked") for name, value in given.items()]
+    settings = Settings(**{name: value for name, (value, _) in chosen.items() if name not in given}, **given)
+    if vram is None:
+        return Preset(settings=settings, quant=quant, reasons=tuple(reasons))
+    return _fitted(settings, variant, reasons, quant=quant, vram=vram)
+
+
+def _small(what: str, pictures: int) -> dict[str, tuple[Any, str]]:
+    steps = max(400, min(900, 50 * pictures))
+    return {
+        "batch": (8, "a small network: a batch costs seconds, and steadies the steps"),
+        "rank": (16, "a tenth of a small network's width is enough for one subject"),
+        "rate": (1e-3, "a narrow network takes larger steps than a wide one"),
+        "steps": (steps, f"50 a picture, {pictures} of them, between 400 and 900"),
+        "fall": ("linear", "the last third falls: textures settle"),
+        **_other(what),
+    }
+
+
+def _large(what: str, pictures: int, variant: Variant) -> dict[str, tuple[Any, str]]:
+    steps = max(1000, min(3000, 100 * pictures))
+    rank = 32 if what == "style" else 16
+    return {
+        "batch": (1, "what fits; identity is learnt as well as with more"),
+        "rank": (rank, "16 holds a subject; a style touches more of the network"),
+        "rate": (1e-4, "what a LoRA of alpha = rank takes on 12 B without forgetting"),
+        "steps": (steps, f"100 a picture, {pictures} of them, between 1000 and 3000"),
+        "checkpointing": (True, "blocks are computed twice, which costs a third of the time and saves most memory"),
+        **_other(what),
+    }
+
+
+def _other(what: str) -> dict[str, tuple[Any, str]]:
+    if what == "style":
+        return {"drop": (0.1, "a style should come with few words as well")}
+    return {"drop": (0.05, "now and then without words, so that guidance keeps its other side")}
+
+
+def _kept(variant: Variant) -> dict[str, tuple[Any, str]]:
+    if variant.steps <= FEW_STEPS:
+        why = "a model of few steps visits these noise levels alone; training at others would take its few steps away"
+        return {
+            "law": ("few-step", why),
+            "preserve": ("blank", "without words it must stay the few-step model that it is"),
+            "preserve_share": (0.5, "every second step is enough"),
+        }
+    return {}
+
+
+def _fitted(settings: Settings, variant: Variant, reasons: list[Reason], *, quant: str | None, vram: float) -> Preset:
+    """The first of a row of ways to save memory that fits; if none does, the last."""
+    size = settings.size or variant.size
+    ways: list[tuple[str | None, int]] = [(quant, size)]
+    if quant is None:
+        ways += [("fp8", size), ("nf4", size)]
+    ways += [(ways[-1][0], px) for px in (768, 512) if px < size]
+    found, fits = ways[-1], False
+    for way in ways:
+        if _takes(variant.shape, settings, variant, *way) <= vram:
+            found, fits = way, True
+            break
+    packed, px = found
+    if packed != quant:
+        reasons.append(Reason(name="quant", value=packed, why=f"fits {vram:g} GiB, at 1 % or less of error a layer"
+                              if packed == "fp8" else f"fits {vram:g} GiB"))  # fmt: skip
+    if px != size:
+        reasons.append(Reason(name="size", value=px, why=f"fits {vram:g} GiB"))
+        settings = replace(settings, size=px)
+    if not fits:
+        reasons.append(Reason(name="memory", value=f"{vram:g} GiB", why="may be too little: nothing smaller is known"))
+    return Preset(settings=settings, quant=packed, reasons=tuple(reasons))
+
+
+def _takes(shape: FluxShape, settings: Settings, variant: Variant, quant: str | None, px: int) -> float:
+    return estimate(
+        shape, (), settings, tokens=(px // 16) ** 2, text=variant.text_tokens, quant=quant, width=2
+    ).whole + _adapter(shape, settings)
+
+
+def _adapter(shape: FluxShape, settings: Settings) -> float:
+    """GiB of a LoRA on all blocks with its gradients and momenta."""
+    h, inner = shape.hidden, shape.mlp
+    sides = shape.double_blocks * 2 * (4 * h + 2 * h + 2 * (h + inner))
+    sides += shape.single_blocks * ((4 * h + inner) + (2 * h + inner))
+    return settings.rank * sides * 16 / 2**30
