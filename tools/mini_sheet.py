@@ -1,70 +1,185 @@
-"""Draw the README's sheet: sixteen prompts whose combinations the mini never saw, one seed, nothing picked.
+"""Draw the sheets of docs/models.md: what each of the mini family makes of prompts it never saw; one seed, none picked.
 
-    python tools/mini_sheet.py recipes/mini.toml docs/mini.png [--model mini]
+    python tools/mini_sheet.py docs/sheets                     every sheet whose model is here
+    python tools/mini_sheet.py docs/sheets overview edits --seed 1 --count 8
 
-The prompts are the captions of the first such scenes of each kind, in the world's own order.
+Prompts, and the pictures that are given with them, are the first of each suite of `fluxone evaluate`, in its order:
+what the figures are about is what the sheets show. A given picture stands before what was drawn from it.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Hashable
-from dataclasses import replace
-from itertools import count
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from PIL import Image
 
-from fluxone import Recipe, Request, assemble, storybook
-from fluxone.storybook import Scene
-from fluxone.train import config
-from fluxone.train.data.scenes import VALIDATION, nth, world_of
+from fluxone import Recipe, assemble, storybook
+from fluxone.evaluate.given import Prompt, request, shown
+from fluxone.evaluate.run import world_of
+from fluxone.evaluate.suites import SUITES
+from fluxone.pipeline import Pipeline
+from fluxone.storybook import World
+from fluxone.variants import FAMILY, MINI, Variant
+from fluxone.weights.shipped import place
 
-KINDS = {"one": 3, "side": 4, "stack": 1, "count": 1, "sign": 3, "reading": 2, "inside": 1, "hiding": 1}
-SCALE = 1.5  # of the printed pictures
+COLUMNS = 8
+QUALITY = 88  # of the JPEGs
+ELSEWHERE = 1000  # from a sheet's seed: other pictures of the same
+OVERVIEW = {
+    "objects": 2, "relations": 3, "counts": 1, "reading": 1, "inside": 1, "hidden": 1, "people": 2, "company": 1,
+    "holding": 1, "styles": 1, "typography": 1, "phrases": 1,
+}  # fmt: skip
+
+Cell = tuple[Image.Image, str]
 
 
-def combination(scene: Scene) -> Hashable:
-    """What a scene shows, wherever it is: its things with colours and texts, and how they stand to each other."""
-    things = tuple((thing.name, thing.colour, thing.count, thing.text) for thing in scene.facts.things)
-    return frozenset(things), tuple((r.name, things[r.subject], things[r.other]) for r in scene.facts.relations)
+@dataclass(frozen=True, kw_only=True)
+class Book:
+    """What sheets are drawn with."""
+
+    world: World
+    count: int
+    seed: int
+
+    def draw(self, name: str, prompt: Prompt, *, steps: int | None = None, seed: int = 0) -> Image.Image:
+        """One picture of a prompt by a row of the family."""
+        pipeline = model(name)
+        asked = request(
+            prompt, seed=self.seed + seed, steps=steps or pipeline.variant.steps, size=pipeline.variant.size
+        )
+        return pipeline(asked).images[0]
+
+    def asked(self, suite: str, count: int) -> list[Prompt]:
+        """The first prompts of a suite, as many of each sort as of the others."""
+        row = SUITES[suite]
+        if not set(row.search.kinds) & set(self.world.kinds):
+            return []
+        found = row.find(row.search, self.world, count)
+        sorts = list(dict.fromkeys(prompt.sort for prompt in found))
+        each = {sort: [prompt for prompt in found if prompt.sort == sort] for sort in sorts}
+        return [own[n] for n in range(max(map(len, each.values()))) for own in each.values() if n < len(own)][:count]
 
 
-def prompts(recipe: Path) -> list[str]:
-    """Captions of the first scenes of each kind whose combination is in none of the pool that was trained on.
+@cache
+def model(name: str) -> Pipeline:
+    """A row of the family, loaded once."""
+    return assemble(name, Recipe())
 
-    Scenes are held out by combination; signs only by their word, so for them the pool is searched.
-    """
-    data = config.read(recipe).data
-    world = world_of(data)
-    seen = {combination(nth(world, number)) for number in range(data.scenes)}
-    found: list[str] = []
-    for kind, wanted in KINDS.items():
-        narrow = replace(world, kinds={kind: 1.0}, random_words=0.0)
-        drawn = (storybook.scene(VALIDATION + seed, narrow) for seed in count())
-        fresh = (s for s in drawn if combination(s) not in seen and (kind == "sign" or storybook.held_out(s)))
-        captions: dict[Hashable, str] = {}
-        while len(captions) < wanted:
-            scene = next(fresh)
-            captions.setdefault(scene.key, scene.caption)
-        found += captions.values()
-    return found
+
+def overview(book: Book) -> list[Cell]:
+    """Sixteen prompts of all kinds."""
+    asked = [prompt for suite, count in OVERVIEW.items() for prompt in book.asked(suite, count)]
+    return [(book.draw(MINI.name, prompt), prompt.text) for prompt in asked]
+
+
+def from_words(suite: str) -> Callable[[Book], list[Cell]]:
+    """A suite of words alone."""
+
+    def made(book: Book) -> list[Cell]:
+        return [(book.draw(MINI.name, prompt), prompt.text) for prompt in book.asked(suite, 2 * book.count)]
+
+    return made
+
+
+def from_pictures(suite: str) -> Callable[[Book], list[Cell]]:
+    """A suite whose prompts come with pictures: those before what was drawn."""
+
+    def made(book: Book) -> list[Cell]:
+        row = drawer(suite)
+        cells: list[Cell] = []
+        for prompt in book.asked(suite, book.count):
+            size = model(row.name).variant.size
+            cells += [(shown(one.scene, one.mode, size), f"given: {one.mode}") for one in prompt.given[-1:]]
+            cells.append((book.draw(row.name, prompt), prompt.text or "no words"))
+        return cells
+
+    return made
+
+
+def steps(book: Book) -> list[Cell]:
+    """The same prompts in 1, 2 and 4 steps of mini-schnell, and in 20 of the mini."""
+    cells: list[Cell] = []
+    for prompt in book.asked("relations", book.count // 2) + book.asked("people", book.count // 2):
+        for count in (1, 2, 4):
+            cells.append((book.draw("mini-schnell", prompt, steps=count), f"{count}: {prompt.text}"))
+        cells.append((book.draw(MINI.name, prompt), f"mini, {MINI.steps}: {prompt.text}"))
+    return cells
+
+
+def raw(book: Book) -> list[Cell]:
+    """The same prompts and seeds without and with --raw."""
+    cells: list[Cell] = []
+    for prompt in book.asked("relations", book.count // 2) + book.asked("people", book.count // 2):
+        cells += [(book.draw(MINI.name, prompt), prompt.text), (book.draw(MINI.raw, prompt), f"--raw: {prompt.text}")]
+    return cells
+
+
+def variations(book: Book) -> list[Cell]:
+    """A picture, and three that are like it."""
+    cells: list[Cell] = []
+    for prompt in book.asked("variations", book.count):
+        size = model("mini-redux").variant.size
+        cells.append((shown(prompt.given[0].scene, "rgb", size), "given"))
+        cells += [(book.draw("mini-redux", prompt, seed=n * ELSEWHERE), f"seed {n}") for n in range(3)]
+    return cells
+
+
+def drawer(suite: str) -> Variant:
+    """The row of the family that a suite is drawn by."""
+    row = SUITES[suite]
+    return next(own for own in FAMILY if row.takes in own.takes and (not row.map or row.map in own.maps))
+
+
+GIVEN = [name for name, row in SUITES.items() if row.takes is not None and name != "variations"]
+SHEETS: dict[str, Callable[[Book], list[Cell]]] = {
+    "overview": overview,
+    **{name: from_words(name) for name, row in SUITES.items() if row.takes is None},
+    **{name: from_pictures(name) for name in GIVEN},
+    "steps": steps,
+    "raw": raw,
+    "variations": variations,
+}
+NEEDS = {"steps": "mini-schnell", "raw": MINI.raw, "variations": "mini-redux", **{n: drawer(n).name for n in GIVEN}}
+
+
+def absent(names: Sequence[str]) -> list[str]:
+    """Sheets whose model is not in the package."""
+    rows = {row.name: row for row in FAMILY}
+    return [name for name in names if name in NEEDS and not place(rows[NEEDS[name]]).exists()]
 
 
 def main() -> None:
     """Draw and save."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--model", default="mini")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("sheets", nargs="*", default=list(SHEETS), help=f"Of {', '.join(SHEETS)}; default: all.")
+    parser.add_argument("--count", type=int, default=COLUMNS, help="Prompts a sheet.")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--width", type=int, help="Of a picture, px; default: as drawn.")
     options = parser.parse_args()
-    pipeline = assemble(options.model, Recipe())
-    captions = prompts(options.recipe)
-    pictures = [pipeline(Request(prompt=caption, seed=options.seed)).images[0] for caption in captions]
-    side = round(pictures[0].width * SCALE)
-    large = [picture.resize((side, side), Image.Resampling.LANCZOS) for picture in pictures]
-    storybook.sheet(large, captions, 4).save(options.out)
+    if unknown := [name for name in options.sheets if name not in SHEETS]:
+        parser.error(f"no sheet is called {unknown[0]}")
+    book = Book(world=world_of(MINI.name), count=options.count, seed=options.seed)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    missing = absent(options.sheets)
+    for name in options.sheets:
+        if name in missing:
+            print(f"{name}: {NEEDS[name]} is not in the package")
+            continue
+        cells = SHEETS[name](book)
+        if not cells:
+            print(f"{name}: the world of {MINI.name} has nothing of it")
+            continue
+        width = options.width or cells[0][0].width
+        pictures = [picture.convert("RGB").resize((width, width), Image.Resampling.LANCZOS) for picture, _ in cells]
+        page = storybook.sheet(pictures, [text for _, text in cells], COLUMNS)
+        path = options.folder / f"{name.replace(' ', '-')}.jpg"
+        page.save(path, quality=QUALITY)
+        print(path, flush=True)
 
 
 if __name__ == "__main__":
