@@ -13,7 +13,9 @@ from fluxone.evaluate.given import HOLE, Given, Prompt
 from fluxone.evaluate.search import Search
 from fluxone.storybook import Scene, Thing, World, caption, nth, words
 from fluxone.storybook.edits import named
+from fluxone.storybook.generate import VALIDATION, held_out
 from fluxone.storybook.idioms import PAIRS, STAGES_MORE
+from fluxone.storybook.pairs import KINDS
 from fluxone.storybook.rig import POSES
 from fluxone.storybook.stages import STAGES
 
@@ -113,6 +115,19 @@ def edits(search: Search, world: World, count: int) -> list[Prompt]:
             given = (Given(field="references", scene=scene),)
             rows[name].append(Prompt(text=text, scene=changed, given=given, sort=name))
     return _some([replace(p, group=n) for n, p in enumerate(p for row in rows.values() for p in row)], search)
+
+
+def both(search: Search, world: World, count: int) -> list[Prompt]:
+    """Two pictures of one each, and a text that puts the two into one; the combination is held out."""
+    found: list[Prompt] = []
+    for n in range(SEARCHED * count):
+        made = KINDS["both"](Random(VALIDATION + n), n, world, True)
+        if held_out(made.target) and search.keep(made.target):
+            given = tuple(Given(field="references", scene=view.scene, mode=view.mode) for view in made.references)
+            found.append(Prompt(text=made.text, scene=made.target, given=given, group=len(found)))
+        if len(found) == count:
+            break
+    return _some(found, search)
 
 
 def along(field: str, mode: str) -> Finder:

@@ -31,8 +31,10 @@ class Report:
 
 
 def world_of(source: str) -> World:
-    """The world that a model's folder names, or `DEFAULT`."""
-    _, path = resolve(source)
+    """The world that a model's folder names, or that of what it is added to, or `DEFAULT`."""
+    row, path = resolve(source)
+    if row is not None and row.base:
+        return world_of(row.base)
     found = read(Path(path)) if Path(path).is_dir() else None
     return found or WORLDS[DEFAULT]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fluxone.evaluate.characters import characters
 from fluxone.evaluate.given import EDGES
 from fluxone.evaluate.labels import Tables
-from fluxone.evaluate.prompts import Finder, along, captions, edits, holes, posed, wordless
+from fluxone.evaluate.prompts import Finder, along, both, captions, edits, holes, posed, wordless
 from fluxone.evaluate.search import Search
 from fluxone.storybook import Scene, World
 from fluxone.variants import Kind, Variant
@@ -153,6 +153,13 @@ SUITES: dict[str, Suite] = {
         search=Search(kinds=("person",)),
         parts=("things", "colours", "looks"),
         find=characters,
+        takes=Kind.REFERENCE,
+    ),
+    "together": Suite(
+        title="the ones of two pictures in one",
+        search=Search(kinds=("two", "company", "side")),
+        parts=("things", "colours", "looks"),
+        find=both,
         takes=Kind.REFERENCE,
     ),
     "given depth": Suite(
