@@ -27,7 +27,7 @@ def whole(name: str, value: object, most: int | None = None) -> None:
         raise BadRequest(f"{name} is {value!r:.80}", hint=upwards)
 
 
-def tensors(**given: object) -> None:
+def tensors(given: Mapping[str, object]) -> None:
     """Refuse what is neither a tensor nor None."""
     for name, value in given.items():
         if value is not None and not isinstance(value, Tensor):

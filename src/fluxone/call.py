@@ -112,7 +112,7 @@ class Call:
         if self.max_sequence_length is not None:
             arguments.whole("max_sequence_length", self.max_sequence_length, arguments.MOST_TOKENS)
         embeds = {name: getattr(self, name) for name in EMBEDS}
-        arguments.tensors(latents=self.latents, **embeds)
+        arguments.tensors({"latents": self.latents, **embeds})
         arguments.callback(self.callback_on_step_end)
         for name, value in embeds.items():
             other = name.replace("pooled_prompt", "prompt")

@@ -55,7 +55,7 @@ class Scripted:
             BadRequest: see the call.
         """
         arguments.whole("num_images_per_prompt", num_images_per_prompt)
-        arguments.tensors(prompt_embeds=prompt_embeds, pooled_prompt_embeds=pooled_prompt_embeds)
+        arguments.tensors({"prompt_embeds": prompt_embeds, "pooled_prompt_embeds": pooled_prompt_embeds})
         tokens = max_sequence_length
         if tokens is not None:
             arguments.whole("max_sequence_length", tokens, arguments.MOST_TOKENS)

@@ -111,6 +111,7 @@ def test_wrong_models_and_missing_pictures_are_said(fluxone: Fluxone, tiny: Path
     assert "--weights is" in fluxone("vary", "one.png", "--weights", "a,b", "--model", tiny, code=2).stderr
     assert "takes no image prompt" in fluxone("vary", "one.png", "two.png", "x", "--model", tiny, code=2).stderr
     assert "takes no control picture" in fluxone("control", "canny", "one.png", "x", "--model", tiny, code=2).stderr
-    assert "with --map" in fluxone("control", "depth", "one.png", "x", "--model", tiny, code=2).stderr
+    said = fluxone("control", "depth", "one.png", "x", "--model", tiny, code=2).stderr
+    assert "one.png does not look like a picture of depth; give --detector, which finds it; or --map" in said
     assert "did you mean 'canny'" in fluxone("control", "cany", "one.png", "x", "--model", tiny, code=2).stderr
     assert "no picture file" in fluxone("fill", "none.png", "mask.png", "x", "--model", tiny, code=2).stderr

@@ -69,6 +69,7 @@ PACKAGES = {
     "tokenizers": 2,
     "gguf": 2,
     "cv2": 3,
+    "transformers": 3,
     "resvg_py": 3,
     "skia": 3,
     "alembic": 5,
