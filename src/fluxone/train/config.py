@@ -111,11 +111,16 @@ class TrainConfig:
         save_every, sheet_every, validate_every, log_every: steps between.
         export: folder that the finished model is written to, in the diffusers layout; empty for none.
         weights: factors of the objective's loss terms, by name.
+        minutes: end after so long, wherever the run is, rates falling by the clock where that is ahead of the
+            steps; 0 is no limit. The time of earlier processes counts. Such a run cannot be repeated exactly.
+        compile: whether torch compiles the blocks; pays on a GPU.
     """
 
     objective: str
     out: str
     steps: int
+    minutes: float = 0.0
+    compile: bool = False
     batch: int = 64
     seed: int = 0
     ema: float = 0.999
@@ -136,6 +141,8 @@ class TrainConfig:
         for name in ("steps", "batch", "save_every", "sheet_every", "validate_every", "log_every", "threads"):
             if getattr(self, name) < 1:
                 raise BadRequest(f"{name} is {getattr(self, name)}", hint="use at least 1")
+        if self.minutes < 0:
+            raise BadRequest(f"minutes is {self.minutes}", hint="use 0 for no limit")
         if not 0 <= self.ema < 1:
             raise BadRequest(f"ema is {self.ema}", hint="use 0 to below 1, e.g. 0.999")
 

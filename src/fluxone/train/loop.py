@@ -62,7 +62,7 @@ def run(config: TrainConfig, objective: Objective, *, report: Callable[[str], No
     """
     trainer = Trainer(config, objective, report)
     trainer.resume()
-    while trainer.step < config.steps:
+    while not trainer.finished:
         trainer.advance()
     return trainer.folder
 
@@ -85,7 +85,27 @@ class Trainer:
         self.optim = MuonAdamW(self.params.items(), muon, config.rates, self.group, paces)
         self.ema = Ema(self.params, config.ema)
         self.step = 0
-        self._since, self._sums, self._count = time.perf_counter(), dict[str, float](), 0
+        self._spent, self._began = 0.0, time.perf_counter()  # seconds of earlier processes; when this one began
+        self._since, self._sums, self._count = self._began, dict[str, Tensor](), 0
+        self._ended = False
+        # An accelerator computes while the loop goes on: gradients are looked at only when a line is written.
+        self.ahead = any(p.device.type != "cpu" for p in self.params.values())
+
+    @property
+    def seconds(self) -> float:
+        """Spent on this run, earlier processes counted."""
+        return self._spent + time.perf_counter() - self._began
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done, 0 to 1, by steps or by the clock, whichever is ahead."""
+        timed = self.seconds / (60 * self.config.minutes) if self.config.minutes else 0.0
+        return min(1.0, max(self.step / self.config.steps, timed))
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are taken, or the time is up."""
+        return self._ended or self.step >= self.config.steps
 
     def resume(self) -> None:
         """Take up the folder's checkpoint, if there is one."""
@@ -97,7 +117,7 @@ class Trainer:
             p.data.copy_(groups["weights"][name])
         self.ema.load(groups["average"])
         self.optim.load(groups["optimizer"])
-        self.step = int(meta["step"])
+        self.step, self._spent = int(meta["step"]), float(meta.get("seconds", 0.0))
         self.report(f"continuing {self.folder} at step {self.step}")
 
     def advance(self) -> None:
@@ -108,30 +128,37 @@ class Trainer:
         terms["loss"].backward()
         group.average(self.group, self.params.values(), (share.stop - share.start) / config.batch)
         norm = clip(self.params.values(), config.rates.clip)
-        if not math.isfinite(norm):
-            raise BrokenModel(
-                f"the gradient at step {self.step} is {norm}", hint="continue from the checkpoint with lower rates"
-            )
-        self.optim.step(config.rates.factor(self.step, config.steps))
+        if not self.ahead:
+            self._check(norm)
+        progress = self.progress
+        self.optim.step(config.rates.factor(self.step, progress))
         for p in self.params.values():
             p.grad = None
         self.step += 1
         self.ema.update(self.step)
-        self._log({name: float(value.detach()) for name, value in terms.items()} | {"norm": norm})
+        self._ended = progress >= 1 and config.minutes > 0
+        self._log({name: value.detach() for name, value in terms.items()} | {"norm": norm})
         self._due()
 
+    def _check(self, norm: Tensor) -> None:
+        if not math.isfinite(norm):
+            raise BrokenModel(
+                f"the gradient up to step {self.step} is {float(norm)}",
+                hint="continue from the checkpoint with lower rates",
+            )
+
     def _due(self) -> None:
-        config, last = self.config, self.step == self.config.steps
+        config, last = self.config, self.finished
         if not self.group.first:
             return
+        if last or self.step % config.save_every == 0:
+            self.save()
         if last or self.step % config.validate_every == 0:
             with self.ema.applied(), torch.no_grad():
                 self._write({"step": self.step, "validation": self.objective.validate()})
         if last or self.step % config.sheet_every == 0:
             with self.ema.applied(), torch.no_grad():
                 self._sheet()
-        if last or self.step % config.save_every == 0:
-            self.save()
 
     def save(self) -> None:
         """Write the checkpoint: weights, average, momenta, step, and what the objective wants kept."""
@@ -140,7 +167,8 @@ class Trainer:
             "average": self.ema.average,
             "optimizer": self.optim.state(),
         }
-        checkpoint.save(self.folder, groups, {"step": self.step} | self.objective.meta())
+        meta = {"step": self.step, "seconds": round(self.seconds, 3)}
+        checkpoint.save(self.folder, groups, meta | self.objective.meta())
 
     def _sheet(self) -> None:
         folder = self.folder / "sheets"
@@ -149,14 +177,19 @@ class Trainer:
         self.objective.sheet().save(part, format="PNG")
         part.replace(folder / f"{self.step:07d}.png")
 
-    def _log(self, terms: dict[str, float]) -> None:
+    def _log(self, terms: dict[str, Tensor]) -> None:
+        """Add up; where a line is due, write it. An accelerator is waited for only then."""
         for name, value in terms.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
         self._count += 1
-        if self.step % self.config.log_every and self.step != self.config.steps:
+        due = self.step % self.config.log_every == 0 or self.finished
+        if not due and self.step % self.config.save_every:
             return
+        self._check(self._sums["norm"])
+        if not due:
+            return
+        means = {name: round(float(value) / self._count, 5) for name, value in self._sums.items()}
         seconds = time.perf_counter() - self._since
-        means = {name: round(value / self._count, 5) for name, value in self._sums.items()}
         rate = self._count * self.config.batch / seconds
         self._since, self._sums, self._count = time.perf_counter(), {}, 0
         if self.group.first:

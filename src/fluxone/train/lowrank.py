@@ -7,7 +7,7 @@ Source: Hu et al. 2021, "LoRA".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -38,8 +38,18 @@ class Pair(nn.Module):
         return F.linear(F.linear(x, self.down), self.up)
 
 
+class Beside(nn.Linear):
+    """A linear layer with a pair beside it. A class, not a hook, so that compiled blocks are alike."""
+
+    beside: tuple[Pair]
+
+    def forward(self, x: Tensor) -> Tensor:
+        added: Tensor = self.beside[0](x)
+        return super().forward(x) + added
+
+
 class LowRankAdapters(nn.Module):
-    """Adapters at work beside a network's layers. They are hooked to it, and no part of it."""
+    """Adapters at work beside a network's layers, and no part of it."""
 
     def __init__(self, flux: Flux, rank: int) -> None:
         super().__init__()
@@ -48,7 +58,7 @@ class LowRankAdapters(nn.Module):
         for name, layer in layers(flux).items():
             pair = Pair(layer, rank)
             self.pairs[_key(name)] = pair
-            layer.register_forward_hook(_beside(pair))
+            layer.__class__, layer.beside = Beside, (pair,)  # in a tuple: no part of the network
 
     def lora(self, metadata: Mapping[str, str]) -> Lora:
         """The adapters as they are now."""
@@ -81,11 +91,3 @@ def write(adapters: LowRankAdapters, path: Path, metadata: Mapping[str, str], dt
 
 def _key(name: str) -> str:
     return name.replace(".", "/")  # a module's name may hold no dot
-
-
-def _beside(pair: Pair) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-    def hook(_layer: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
-        added: Tensor = pair(args[0])
-        return out + added
-
-    return hook

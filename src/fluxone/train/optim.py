@@ -41,10 +41,10 @@ class Rates:
     floor: float = 0.02
     clip: float = 1.0
 
-    def factor(self, step: int, steps: int) -> float:
-        """Share of the peak rates at `step` of `steps`: rise, plateau, linear fall."""
+    def factor(self, step: int, progress: float) -> float:
+        """Share of the peak rates at `step`, `progress` (0 to 1) through the run: rise, plateau, linear fall."""
         rise = min(1.0, (step + 1) / max(1, self.warmup))
-        left = (steps - step) / max(1.0, steps * self.decay)
+        left = (1 - progress) / self.decay if self.decay else 1.0
         return rise * max(self.floor, min(1.0, left))
 
 
@@ -97,19 +97,26 @@ class MuonAdamW:
         self._step_adam(self.rates.adam * factor)
 
     def _step_muon(self, rate: float) -> None:
-        stacks: dict[tuple[int, int], list[tuple[str, nn.Parameter, Tensor]]] = {}
-        for name in self.muon:
-            p = self.params[name]
-            if p.grad is None:
-                continue
-            momentum = self.first[name].mul_(self.rates.momentum).add_(p.grad)
-            update = (p.grad + self.rates.momentum * momentum).flatten(1)
-            stacks.setdefault((update.shape[0], update.shape[1]), []).append((name, p, update))
+        names = [name for name in self.muon if self.params[name].grad is not None]
+        if not names:
+            return
+        grads = [grad for name in names if (grad := self.params[name].grad) is not None]
+        momenta = [self.first[name] for name in names]
+        torch._foreach_mul_(momenta, self.rates.momentum)
+        torch._foreach_add_(momenta, grads)
+        updates = torch._foreach_mul(momenta, self.rates.momentum)
+        torch._foreach_add_(updates, grads)
+        stacks: dict[tuple[int, int], list[tuple[str, Tensor]]] = {}
+        for name, update in zip(names, updates, strict=True):
+            matrix = update.flatten(1)
+            stacks.setdefault((matrix.shape[0], matrix.shape[1]), []).append((name, matrix))
         for shape, rows in stacks.items():
-            updates = self._orthogonal(torch.stack([update for _, _, update in rows]))
-            scale = rate * MUON_RMS * max(shape) ** 0.5
-            for (name, p, _), update in zip(rows, updates, strict=True):
-                p.sub_(update.view_as(p), alpha=scale * self.paces.get(name, 1.0))
+            scale = -rate * MUON_RMS * max(shape) ** 0.5
+            made = self._orthogonal(torch.stack([update for _, update in rows]))
+            params: list[Tensor] = [self.params[name] for name, _ in rows]
+            steps = [one.view_as(p) for one, p in zip(made, params, strict=True)]
+            torch._foreach_mul_(steps, [scale * self.paces.get(name, 1.0) for name, _ in rows])
+            torch._foreach_add_(params, steps)
 
     def _orthogonal(self, stack: Tensor) -> Tensor:
         rank, world = self.group.rank, self.group.world
@@ -156,6 +163,6 @@ class MuonAdamW:
             value.copy_(state[f"second.{name}"])
 
 
-def clip(params: Iterable[nn.Parameter], limit: float) -> float:
-    """Scale all gradients so that their norm is at most `limit`; returns the norm before."""
-    return float(nn.utils.clip_grad_norm_([p for p in params if p.grad is not None], limit))
+def clip(params: Iterable[nn.Parameter], limit: float) -> Tensor:
+    """Scale all gradients so that their norm is at most `limit`; returns the norm before, without waiting for it."""
+    return nn.utils.clip_grad_norm_([p for p in params if p.grad is not None], limit)

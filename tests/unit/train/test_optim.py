@@ -80,10 +80,10 @@ def test_state_round_trip_continues_bit_exactly() -> None:
 
 def test_rates_rise_stay_and_fall() -> None:
     rates = Rates(warmup=10, decay=0.5, floor=0.02)
-    assert rates.factor(0, 100) == 0.1
-    assert rates.factor(30, 100) == 1
-    assert rates.factor(75, 100) == 0.5
-    assert rates.factor(100, 100) == 0.02
+    assert rates.factor(0, 0.0) == 0.1
+    assert rates.factor(30, 0.3) == 1
+    assert rates.factor(75, 0.75) == 0.5
+    assert rates.factor(100, 1.0) == 0.02
 
 
 def test_clip_returns_the_norm_before() -> None:

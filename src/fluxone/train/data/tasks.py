@@ -7,53 +7,32 @@ A task says nothing about losses, an objective nothing about tasks: any objectiv
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from fluxone.conditions.fill import mask_tokens
 from fluxone.nn.autoencoder import AutoEncoder
-from fluxone.nn.tokens import pack
+from fluxone.nn.tokens import image_ids, pack
 from fluxone.storybook import Scene
 from fluxone.train.config import TrainConfig
+from fluxone.train.data.answers import Answers
+from fluxone.train.data.batch import Batch, Tokens
 from fluxone.train.data.latents import Pool, encode
 from fluxone.train.data.scenes import draw, nth, world_of
 from fluxone.train.data.views import cover, edited
 from fluxone.train.parts import caption
+from fluxone.train.tokenizer import encode as encode_words
 
-Tokens = Float[Tensor, "B L C"]
 DESCRIBED = 0.15  # share of edits that are asked for by a caption of what comes out
 WITHOUT = 0.1  # share of the steps of `edit` that give no picture: the model must still draw from words
+WORDS_ALONE = 0.55  # share of the steps of `mix` that give no picture
 FOLLOWING = 0.15  # share of edits in which the picture is a depth map, to be followed
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """What one step learns from.
-
-    Attributes:
-        x: latents to draw.
-        scenes: what they show.
-        reference: latents of the picture to edit, as more tokens.
-        channels: latents (and mask) of what is given at each place, as more channels.
-    """
-
-    x: Tokens
-    prompts: list[str]
-    scenes: list[Scene]
-    reference: Tokens | None = None
-    channels: Tokens | None = None
-
-    def to(self, device: torch.device) -> Batch:
-        """The same on a device."""
-        x, reference, channels = (None if p is None else p.to(device) for p in (self.x, self.reference, self.channels))
-        assert x is not None
-        return replace(self, x=x, reference=reference, channels=channels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +51,13 @@ class Rows:
 
 
 class Material:
-    """The world's scenes and their latents, for one run."""
+    """The world's scenes and their latents, for one run; and what words and tokens are numbered as."""
 
-    def __init__(self, config: TrainConfig, encoder: AutoEncoder) -> None:
-        self.config, self.encoder = config, encoder
+    def __init__(self, config: TrainConfig, encoder: AutoEncoder, tokenizer: Tokenizer, answers: Answers) -> None:
+        self.config, self.encoder, self.tokenizer, self.answers = config, encoder, tokenizer, answers
         self.world = world_of(config.data)
-        self.size = config.data.size
+        self.size, self.length = config.data.size, config.model.text_tokens
+        self.side = self.size // encoder.shape.factor // 2
         self._pools: dict[str, Pool] = {}
         self._held_out: dict[tuple[str, int], Tensor] = {}
 
@@ -95,6 +75,12 @@ class Material:
                 latent = encode(self.encoder, self.world, self.size, only, held_out=True, view=view)
                 self._held_out[view, number] = latent
         return pack(torch.cat([self._held_out[view, number] for number in rows.numbers]))
+
+    def batch(self, x: Tokens, scenes: Sequence[Scene], prompts: Sequence[str]) -> Batch:
+        """The samples that show these scenes and are told these words."""
+        shown = torch.stack([self.answers.shown(scene, self.side) for scene in scenes])
+        ids = torch.tensor(encode_words(self.tokenizer, prompts, self.length))
+        return Batch(x=x, ids=ids, shown=shown, prompts=tuple(prompts))
 
     def scene(self, number: int, rows: Rows) -> Scene:
         """The scene of that number, of the rows' side of the hold-out."""
@@ -125,7 +111,7 @@ def text(material: Material, rows: Rows) -> Batch:
     """A caption."""
     scenes = [material.scene(number, rows) for number in rows.numbers]
     prompts = [material.said(scene, rows, row) for row, scene in enumerate(scenes)]
-    return Batch(x=material.take("scene", rows), prompts=prompts, scenes=scenes)
+    return material.batch(material.take("scene", rows), scenes, prompts)
 
 
 def edit(material: Material, rows: Rows) -> Batch:
@@ -147,7 +133,8 @@ def edit(material: Material, rows: Rows) -> Batch:
     here = follows[:, None, None]
     scene, other, depth = (material.take(view, rows) for view in ("scene", "edited", "depth"))
     x, reference = torch.where(here, scene, other), torch.where(here, depth, scene)
-    return Batch(x=x, prompts=prompts, scenes=scenes, reference=reference)
+    places = image_ids(material.side, material.side, 1)
+    return replace(material.batch(x, scenes, prompts), reference=reference, places=places)
 
 
 def control(view: str) -> Task:
@@ -172,9 +159,27 @@ def fill(material: Material, rows: Rows) -> Batch:
     return replace(text(material, rows), channels=torch.cat((material.take("covered", rows), mask), dim=-1))
 
 
+def mix(material: Material, rows: Rows) -> Batch:
+    """Words alone, or a picture to edit: one or the other for a whole step. Held-out scenes are drawn from words."""
+    whole = draw(material.config.seed, rows.step, 5)
+    if rows.held_out or torch.rand((), generator=whole) < WORDS_ALONE:
+        return text(material, rows)
+    return edit(material, rows)
+
+
+def following(material: Material, rows: Rows) -> Batch:
+    """A caption and a map of the scene: depth, edges or pose for a whole step. Held-out scenes have their depth."""
+    whole = draw(material.config.seed, rows.step, 6)
+    maps = ("depth", "canny", "pose")
+    view = maps[0 if rows.held_out else int(torch.randint(len(maps), (), generator=whole))]
+    return control(view)(material, rows)
+
+
 TASKS: dict[str, Task] = {
     "text": text,
     "edit": edit,
+    "mix": mix,
+    "control": following,
     "fill": fill,
     "depth": control("depth"),
     "canny": control("canny"),

@@ -21,6 +21,7 @@ from fluxone.train.data.scenes import TRIES, nth
 
 Picture = UInt8[np.ndarray, "H W 3"]
 Covered = UInt8[np.ndarray, "H W"]
+Hole = tuple[float, float, float, float]  # left, top, right, bottom, in shares of the picture
 View = Callable[[World, int, int, bool], Picture]  # (world, number, px each way, held out) -> picture
 COVER = (0.3, 1.0)  # sides of the box that is to be repainted, as shares of the picture's
 GREY = 127  # half way between black and white: what is left where a mask takes the picture away
@@ -40,14 +41,25 @@ def edited(world: World, number: int, *, held_out: bool = False) -> tuple[Scene,
     raise BadRequest(f"no edit of scene {number} may be trained on", hint="give the world more objects or colours")
 
 
+def box(number: int) -> Hole:
+    """The part of picture `number` that is to be repainted, in shares of the picture."""
+    rng = np.random.default_rng(number)
+    wide, high = (rng.uniform(*COVER) for _ in range(2))
+    left, top = (rng.uniform(0, 1 - side) for side in (wide, high))
+    return left, top, left + wide, top + high
+
+
+def covered(hole: Hole, size: int) -> Covered:
+    """255 inside a box, 0 elsewhere."""
+    left, top, right, bottom = (round(edge * size) for edge in hole)
+    out = np.zeros((size, size), np.uint8)
+    out[top:bottom, left:right] = 255
+    return out
+
+
 def cover(number: int, size: int) -> Covered:
     """The part of picture `number` that is to be repainted: 255 inside a box, 0 elsewhere."""
-    rng = np.random.default_rng(number)
-    wide, high = (round(size * rng.uniform(*COVER)) for _ in range(2))
-    left, top = (int(rng.integers(0, size - side + 1)) for side in (wide, high))
-    out = np.zeros((size, size), np.uint8)
-    out[top : top + high, left : left + wide] = 255
-    return out
+    return covered(box(number), size)
 
 
 def _scene(world: World, number: int, size: int, held_out: bool) -> Picture:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 from fluxone.errors import pick
 from fluxone.train.config import TrainConfig
@@ -12,17 +13,18 @@ OBJECTIVES = {
     "autoencoder": "fluxone.train.objectives.autoencoder:AutoEncoderObjective",
     "flow": "fluxone.train.objectives.flow:FlowObjective",
     "guidance": "fluxone.train.objectives.guidance:GuidanceObjective",
+    "image": "fluxone.train.objectives.image:ImageObjective",
     "reading": "fluxone.train.objectives.reading:ReadingObjective",
     "steps": "fluxone.train.objectives.steps:StepObjective",
 }
 
 
-def make(config: TrainConfig) -> Objective:
-    """The objective of a run.
+def make(config: TrainConfig, **given: Any) -> Objective:
+    """The objective of a run. `given`: a bank of samples that several runs share, for objectives that take one.
 
     Raises:
         UnknownName: no objective has that name.
     """
     module, _, name = pick(OBJECTIVES, config.objective, "objective").partition(":")
-    made: Objective = getattr(import_module(module), name)(config)
+    made: Objective = getattr(import_module(module), name)(config, **given)
     return made

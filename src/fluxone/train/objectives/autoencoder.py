@@ -19,6 +19,7 @@ from fluxone.nn.autoencoder import AutoEncoder
 from fluxone.pixels import to_images, unit
 from fluxone.shapes import AutoEncoderShape
 from fluxone.train.config import TrainConfig
+from fluxone.train.data.bank import Bank
 from fluxone.train.data.scenes import draw, nth, pixels, world_of
 from fluxone.train.export import channels_last, load_average
 
@@ -26,13 +27,20 @@ WEIGHTS = {"l1": 1.0, "l2": 1.0, "edges": 0.7, "colours": 0.5, "kl": 1e-4}
 LOGVAR_START = -5.0  # without it the first hundreds of steps only learn to be less noisy
 VALIDATION_SCENES = 48
 NOISE = 0.05  # of the latent's deviation, while the decoder trains alone
+SHARED = 4  # crops that come from one picture: drawing it costs as much as training on two
 SIGN_SHARE = 0.3  # of crops taken from the upper half, where words are
 
 
 class AutoEncoderObjective:
-    """Trains an `AutoEncoder` on crops; the latent's scale and shift are measured at validation."""
+    """Trains an `AutoEncoder` on crops; the latent's scale and shift are measured at validation.
 
-    def __init__(self, config: TrainConfig) -> None:
+    With a frozen encoder the latents stay what they are, and so do scale and shift.
+
+    Args:
+        bank: where pictures come from; None draws them as they are needed.
+    """
+
+    def __init__(self, config: TrainConfig, bank: Bank | None = None) -> None:
         model = config.model
         torch.manual_seed(config.seed)
         shape = AutoEncoderShape(
@@ -51,8 +59,9 @@ class AutoEncoderObjective:
         self.latent = {"scale": 1.0, "shift": 0.0}
         for name in config.model.frozen:
             self.model.get_submodule(name).requires_grad_(False)
+        self.bank = bank
         if config.model.start:
-            load_average(self.modules(), config.model.start)
+            self.latent |= load_average(self.modules(), config.model.start).get("latent", {})
 
     def modules(self) -> dict[str, nn.Module]:
         return {"autoencoder": self.model}
@@ -67,7 +76,11 @@ class AutoEncoderObjective:
         return {"latent": self.latent}
 
     def loss(self, step: int, share: slice) -> dict[str, Tensor]:
-        x = self._crops(step, share).to(self.device)
+        x = self._crops(step, share) if self.bank is None else self._kept(self.bank, step)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast):
+            return self._terms(x.to(self.device), step, share)
+
+    def _terms(self, x: Tensor, step: int, share: slice) -> dict[str, Tensor]:
         mean, logvar = self.model.moments(x)
         rows = (draw(self.config.seed, step, 1, row) for row in range(share.start, share.stop))
         noise = torch.stack([torch.randn(mean.shape[1:], generator=rng) for rng in rows]).to(self.device)
@@ -75,18 +88,26 @@ class AutoEncoderObjective:
             z = mean + torch.exp(0.5 * logvar) * noise
         else:  # decoder only: a little noise, as the transformer's latents are never quite clean
             z = mean + NOISE * mean.std() * noise
-        terms = compare(self.model.decode_raw(z), x)
+        terms = compare(self.model.decode_raw(z).float(), x)
         terms["kl"] = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
         terms["loss"] = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
         return terms
 
+    def _kept(self, bank: Bank, step: int) -> Float[Tensor, "B 3 crop crop"]:
+        """Crops of pictures that the bank keeps, all from one place a step."""
+        rng, crop = draw(self.config.seed, step), self.config.data.crop
+        pictures = bank.seen(self.config.batch, rng)["pictures"]
+        top, left = (int(at) for at in torch.randint(pictures.shape[1] - crop + 1, (2,), generator=rng))
+        cut = pictures[:, top : top + crop, left : left + crop].permute(0, 3, 1, 2)
+        return (cut.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
     def _crops(self, step: int, share: slice) -> Float[Tensor, "B 3 crop crop"]:
-        """Two crops a picture, at even offsets; rows of the batch are fixed by (seed, step, row)."""
+        """A few crops a picture; rows of the batch are fixed by (seed, step, row)."""
         size, crop = self.config.data.size, self.config.data.crop
         crops = []
         for row in range(share.start, share.stop):
-            rng = draw(self.config.seed, step, -1 - row // 2, row % 2)
-            number = step * (self.config.batch // 2 + 1) + row // 2
+            rng = draw(self.config.seed, step, -1 - row // SHARED, row % SHARED)
+            number = step * (self.config.batch // SHARED + 1) + row // SHARED
             y, x, upper = (float(u) for u in torch.rand(3, generator=rng))
             room = size - crop
             top = int(y * (room // 2 if upper < SIGN_SHARE else room))
@@ -108,7 +129,8 @@ class AutoEncoderObjective:
         x = self._held_out(VALIDATION_SCENES)
         z = torch.cat([self.model.moments(part)[0] for part in torch.split(x, 8)])
         rebuilt = torch.cat([self.model.decode_raw(part) for part in torch.split(z, 8)]).clamp(-1, 1)
-        self.latent = {"scale": float(1 / z.std()), "shift": float(z.mean())}
+        if "encoder" not in self.config.model.frozen:
+            self.latent = {"scale": float(1 / z.std()), "shift": float(z.mean())}
         error = ((rebuilt - x) / 2).square().mean((1, 2, 3))
         return {"psnr": float((-10 * error.log10()).mean()), "std": float(z.std()), "mean": float(z.mean())}
 

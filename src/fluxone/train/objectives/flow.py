@@ -12,7 +12,6 @@ Source: Lipman et al. 2023; Esser et al. 2024 (logit-normal sigma); Yu et al. 20
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,25 +24,30 @@ from fluxone import storybook
 from fluxone.errors import pick
 from fluxone.nn import tokens
 from fluxone.nn.attention import ATTENTION
-from fluxone.nn.transformer import Flux
+from fluxone.nn.rope import Rotation
+from fluxone.nn.transformer import Flux, Modulation, streams
 from fluxone.pixels import to_images, unit
 from fluxone.sampling.samplers import SAMPLERS
 from fluxone.sampling.schedule import DEV_SHIFT, SCHEDULES
 from fluxone.train import tokenizer as words
 from fluxone.train.config import TrainConfig
 from fluxone.train.data.answers import LETTERS, survey
+from fluxone.train.data.bank import Bank
+from fluxone.train.data.batch import Batch
 from fluxone.train.data.scenes import draw, world_of
-from fluxone.train.data.tasks import TASKS, Batch, Material, Rows
+from fluxone.train.data.tasks import TASKS, Material, Rows
 from fluxone.train.export import autoencoder, load_average
 from fluxone.train.lowrank import LowRankAdapters
 from fluxone.train.parts import pace, text_encoders, transformer
 
 WEIGHTS = {"flow": 1.0, "names": 0.05, "colours": 0.05, "letters": 1.0}  # few cells show a letter
+INKED = 2.0  # weight of the tokens that show a letter, in the velocity's own loss
 PLAIN_GUIDANCE = 1.0  # what the embedding is told while guidance is not distilled yet
 SIGMA_MEAN = 0.3  # of logit(sigma): a little more noise than picture, for 64 tokens
 FLAT = 0.125  # share of sigmas drawn evenly: the logit-normal law hardly ever visits the first step's
 VALIDATION_SCENES = 64
 ADAPTERS = "lora"  # the part of a checkpoint that holds them
+ASKED = ("names", "colours", "letters")  # in the order of `Batch.shown`
 JUDGED = ("flow", "names", "letters")  # terms that validation tells
 VALIDATION_SIGMAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 SHEET_SCENES, SHEET_STEPS, SHEET_CFG = 24, 16, 3.0
@@ -63,9 +67,13 @@ class Answer(nn.Module):
 
 
 class FlowObjective:
-    """Trains a `Flux`, and its T5 and CLIP encoders unless they are frozen, on latents of storybook scenes."""
+    """Trains a `Flux`, and its T5 and CLIP encoders unless they are frozen, on latents of storybook scenes.
 
-    def __init__(self, config: TrainConfig) -> None:
+    Args:
+        bank: where samples come from; None: from a pool on disk, or a bank of this run alone, as the recipe says.
+    """
+
+    def __init__(self, config: TrainConfig, bank: Bank | None = None) -> None:
         torch.manual_seed(config.seed)
         self.config, self.model, self.data = config, config.model, config.data
         self.device = torch.device(config.device)
@@ -74,8 +82,7 @@ class FlowObjective:
         self.tokenizer = words.build(storybook.vocabulary(self.world))
         self.t5, self.clip = text_encoders(config.model, self.tokenizer)
         self.flux = transformer(config.model)
-        if self.device.type == "cpu":
-            self.flux.attend = ATTENTION["matmul"]
+        self.flux.attend = ATTENTION["matmul" if self.device.type == "cpu" else "sdpa"]
         self.adapters: LowRankAdapters | None = None
         self.answer = Answer(config.model.hidden, len(self.answers.names), len(self.answers.colours))
         self.weights = WEIGHTS | config.weights
@@ -86,19 +93,25 @@ class FlowObjective:
             self.adapters = LowRankAdapters(self.flux, config.model.rank)
         for part in self._all().values():
             part.to(self.device)
-        self.autoencoder = autoencoder(config.model)
+        self.autoencoder = autoencoder(config.model).to(self.device)
         self.task = pick(TASKS, config.data.task, "task")
-        self.material = Material(config, self.autoencoder)
-        self.side = config.data.size // self.autoencoder.shape.factor // 2
-        self.ids = tokens.image_ids(self.side, self.side).to(self.device)
-        self.reference_ids = tokens.image_ids(self.side, self.side, 1).to(self.device)
-        self.text_ids = tokens.text_ids(config.model.text_tokens).to(self.device)
+        self.bank = bank
+        self.material = Material(config, self.autoencoder, self.tokenizer, self.answers)
+        self.side = self.material.side
+        self.empty = torch.tensor(words.encode(self.tokenizer, [""], config.model.text_tokens)[0], device=self.device)
         self._middle: Tensor | None = None
-        middle = self.flux.single_blocks[len(self.flux.single_blocks) // 2]
-        middle.register_forward_hook(self._keep)
+        self.flux.trunk = self._watched
+        if config.compile:
+            compiled(self.flux)
 
-    def _keep(self, _module: nn.Module, _inputs: tuple[Any, ...], out: Tensor) -> None:
-        self._middle = out
+    def _watched(self, model: Flux, img: Tensor, txt: Tensor, modulation: Modulation, pe: Rotation) -> Tensor:
+        """The trunk, which keeps what the block in the middle of the single ones says of the picture."""
+        middle = len(model.double_blocks) + len(model.single_blocks) // 2
+        for place, out in enumerate(streams(model, img, txt, modulation, pe)):
+            img = out
+            if place == middle:
+                self._middle = out
+        return img
 
     def _all(self) -> dict[str, nn.Module]:
         parts = {"transformer": self.flux, "t5": self.t5, "clip": self.clip, "answer": self.answer}
@@ -118,38 +131,46 @@ class FlowObjective:
         return {"latent": {"scale": self.autoencoder.shape.scale, "shift": self.autoencoder.shape.shift}}
 
     def loss(self, step: int, share: slice) -> dict[str, Tensor]:
+        drawn = self._from_pool(step, share) if self.bank is None else self._from_bank(self.bank, step)
+        return self._terms(*drawn, draw(self.config.seed, step, 4, share.start))
+
+    def _from_pool(self, step: int, share: slice) -> tuple[Batch, Tensor, Tensor]:
+        """This process' samples of a step, with noise and noise levels that do not depend on how many processes run."""
         count = self.config.batch
         rng = draw(self.config.seed, step)
         numbers = torch.randint(self.material.known(step), (count,), generator=rng)
         sigma = stratified(count, rng, SIGMA_MEAN)
         noise_ = torch.randn((count, self.side**2, 4 * self.autoencoder.shape.latent), generator=rng)
-        dropped = (torch.rand(count, generator=rng) < self.data.drop)[share].tolist()
+        dropped = (torch.rand(count, generator=rng) < self.data.drop)[share]
         batch = self.task(self.material, Rows(numbers=numbers[share].tolist(), step=step, first=share.start))
-        kept = ["" if drop else prompt for drop, prompt in zip(dropped, batch.prompts, strict=True)]
-        return self._terms(replace(batch, prompts=kept), noise_[share], sigma[share])
+        batch = batch.to(self.device).without_words(dropped, self.empty)
+        return batch, noise_[share].to(self.device), sigma[share].to(self.device)
 
-    def _terms(self, batch: Batch, noise_: Tensor, sigma: Tensor) -> dict[str, Tensor]:
-        batch, noise_, sigma = batch.to(self.device), noise_.to(self.device), sigma.to(self.device)
+    def _from_bank(self, bank: Bank, step: int) -> tuple[Batch, Tensor, Tensor]:
+        """A step's samples, all made on the device."""
+        rng = draw(self.config.seed, step)
+        batch = bank.batch(self.data.task, self.side, self.config.batch, rng)
+        count = len(batch.x)
+        dropped = torch.rand(count, generator=rng) < self.data.drop
+        sigma = stratified(count, rng, SIGMA_MEAN).to(self.device)
+        return batch.without_words(dropped, self.empty), torch.randn_like(batch.x), sigma
+
+    def _terms(self, batch: Batch, noise_: Tensor, sigma: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        """The loss terms at these noise levels; `rng` is for what an objective draws besides."""
         plain = torch.full_like(sigma, PLAIN_GUIDANCE)
         state = torch.lerp(batch.x, noise_, sigma[:, None, None])
-        v = self.velocity(state, sigma, *self.read(batch.prompts), plain, given=batch)
+        v = self.velocity(state, sigma, *self.read(batch.ids), plain, given=batch)
         assert self._middle is not None, "the block in the middle was not run"
-        start = self.model.text_tokens
-        names, colours, letters = self.answer(self._middle[:, start : start + batch.x.shape[1]])
-        grid = torch.stack([self.answers.grid(scene, self.side) for scene in batch.scenes]).to(self.device)
-        spelt = torch.stack([self.answers.letters(scene, self.side) for scene in batch.scenes]).to(self.device)
-        terms = {
-            "flow": F.mse_loss(v, noise_ - batch.x),
-            "names": F.cross_entropy(names.flatten(0, 1), grid[:, 0].flatten()),
-            "colours": F.cross_entropy(colours.flatten(0, 1), grid[:, 1].flatten()),
-            "letters": F.cross_entropy(letters.flatten(0, 1), spelt.flatten()),
-        }
+        said = self.answer(self._middle[:, : batch.x.shape[1]])
+        terms = {"flow": drawn_error(v, noise_ - batch.x, batch.shown)}
+        for place, (name, found) in enumerate(zip(ASKED, said, strict=True)):
+            terms[name] = F.cross_entropy(found.flatten(0, 1), batch.shown[:, place].flatten().long())
         terms["loss"] = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
         return terms
 
-    def read(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
-        """The prompts as (txt, pooled)."""
-        ids = torch.tensor(words.encode(self.tokenizer, prompts, self.model.text_tokens), device=self.device)
+    def read(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The words (numbers of tokens, one row or B) as (txt, pooled)."""
+        ids = ids.view(-1, ids.shape[-1])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast):
             return self.t5(ids), self.clip(ids)[1]
 
@@ -170,13 +191,18 @@ class FlowObjective:
             given: the pictures to draw from; its latents to draw are not looked at.
             flux: who is asked; None is the network in training.
         """
-        img, ids = x, self.ids
+        side = math.isqrt(x.shape[1])
+        img, ids = x, tokens.image_ids(side, side).to(self.device)
         if given is not None and given.channels is not None:
             img = torch.cat((img, given.channels), dim=-1)
         if given is not None and given.reference is not None:
-            img, ids = torch.cat((img, given.reference), dim=1), torch.cat((ids, self.reference_ids))
+            assert given.places is not None, "a reference stands somewhere"
+            img, ids = torch.cat((img, given.reference), dim=1), torch.cat((ids, given.places.to(ids)))
+        text_ids = tokens.text_ids(txt.shape[1]).to(self.device)
+        if self.device.type != "cpu" and self.config.autocast:  # there the two streams are read and written most
+            img, txt = img.bfloat16(), txt.bfloat16()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast):
-            out: Tensor = (flux or self.flux)(img, ids, txt, self.text_ids, sigma, pooled, guidance)
+            out: Tensor = (flux or self.flux)(img, ids, txt, text_ids, sigma, pooled, guidance)
         return out[:, : x.shape[1]].float()
 
     def _validation(self, count: int) -> Batch:
@@ -185,10 +211,11 @@ class FlowObjective:
     def validate(self) -> dict[str, float]:
         """The loss at fixed sigmas on held-out scenes, with fixed noise."""
         batch = self._validation(VALIDATION_SCENES)
-        noise_ = torch.randn(batch.x.shape, generator=draw(self.config.seed, -1))
+        noise_ = torch.randn(batch.x.shape, generator=draw(self.config.seed, -1)).to(self.device)
         figures: dict[str, float] = {}
         for level in VALIDATION_SIGMAS:
-            terms = self._terms(batch, noise_, torch.full((VALIDATION_SCENES,), level))
+            sigma = torch.full((VALIDATION_SCENES,), level, device=self.device)
+            terms = self._terms(batch, noise_, sigma, draw(self.config.seed, -2))
             figures |= {f"{name}@{level}": round(float(terms[name]), 5) for name in JUDGED if name in terms}
         return figures
 
@@ -203,20 +230,28 @@ class FlowObjective:
         drawn = self.sample(batch, steps, cfg=cfg, guidance=guidance)
         if batch.reference is None:
             return storybook.sheet(drawn, batch.prompts, 8)
-        given = self._pictures(batch.reference)
+        given = self._pictures(batch.reference[:, : self.side**2])
+        return self._pairs(given, drawn, [text for prompt in batch.prompts for text in ("given", prompt)])
+
+    def _pairs(self, given: list[Image], drawn: list[Image], texts: list[str]) -> Image:
         pairs = [picture for pair in zip(given, drawn, strict=True) for picture in pair]
-        return storybook.sheet(pairs, [text for prompt in batch.prompts for text in ("given", prompt)], 8)
+        return storybook.sheet(pairs, texts, 8)
 
     def sample(self, batch: Batch, steps: int, *, cfg: float = 1.0, guidance: float = PLAIN_GUIDANCE) -> list[Image]:
         """Pictures of a batch's prompts by the Euler sampler, from fixed noise."""
-        text, empty = self.read(batch.prompts), self.read([""] * len(batch.prompts))
-        told = torch.full((len(batch.prompts),), guidance, device=self.device)
+        return self._walked(batch, self.read(batch.ids), steps, cfg=cfg, guidance=guidance)
+
+    def _walked(
+        self, batch: Batch, text: tuple[Tensor, Tensor], steps: int, *, cfg: float = 1.0, guidance: float
+    ) -> list[Image]:
+        told = torch.full((len(batch.x),), guidance, device=self.device)
 
         def guided(state: Tensor, level: float) -> Tensor:
             sigma = torch.full_like(told, level)
             v = self.velocity(state, sigma, *text, told, given=batch)
             if cfg == 1:
                 return v
+            empty = self.read(self.empty.expand_as(batch.ids))
             without = self.velocity(state, sigma, *empty, told, given=batch)
             return without + cfg * (v - without)
 
@@ -230,12 +265,25 @@ class FlowObjective:
         return SCHEDULES["shifted"](steps, self.side**2, DEV_SHIFT)
 
     def _pictures(self, x: Tensor) -> list[Image]:
-        latent = tokens.unpack(x.cpu(), self.side, self.side)
+        latent = tokens.unpack(x, self.side, self.side)
         return to_images(unit(torch.cat([self.autoencoder.decode(part) for part in torch.split(latent, 8)])))
 
 
 def _no_noise() -> Tensor:
     raise AssertionError("the Euler sampler draws no noise on the way")
+
+
+def drawn_error(v: Tensor, target: Tensor, shown: Tensor) -> Tensor:
+    """The mean squared error of a velocity; tokens that show a letter count more."""
+    each = (v - target).square().mean(-1)
+    weight = 1 + (INKED - 1) * (shown[:, 2] > 0)
+    return (weight * each).sum() / weight.sum()
+
+
+def compiled(flux: Flux) -> None:
+    """Have torch compile the blocks, one kind at a time, for any batch and number of tokens."""
+    for block in (*flux.double_blocks, *flux.single_blocks):
+        block.compile(dynamic=True)
 
 
 def stratified(count: int, rng: torch.Generator, mean: float) -> Float[Tensor, " count"]:

@@ -10,14 +10,13 @@ Source: Meng et al. 2023, "On distillation of guided diffusion models".
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from PIL.Image import Image
 from torch import Tensor
 
 from fluxone.train.config import TrainConfig
-from fluxone.train.data.scenes import draw
-from fluxone.train.data.tasks import Batch
-from fluxone.train.objectives.flow import PLAIN_GUIDANCE, SHEET_STEPS, FlowObjective
+from fluxone.train.data.bank import Bank
+from fluxone.train.data.batch import Batch
+from fluxone.train.objectives.flow import PLAIN_GUIDANCE, SHEET_STEPS, FlowObjective, drawn_error
 from fluxone.train.parts import frozen_copy
 
 GUIDANCE = (1.0, 5.0)
@@ -27,27 +26,24 @@ SHEET_GUIDANCE = 3.0
 class GuidanceObjective(FlowObjective):
     """The flow objective's data, the teacher's guided velocity as the target."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: TrainConfig, bank: Bank | None = None) -> None:
+        super().__init__(config, bank)
         for part in (self.t5, self.clip, self.answer):
             part.requires_grad_(False).eval()
         self.teacher = frozen_copy(self.flux)
         self.weights = {"flow": 1.0} | config.weights
 
-    def _terms(self, batch: Batch, noise_: Tensor, sigma: Tensor) -> dict[str, Tensor]:
-        batch, noise_ = batch.to(self.device), noise_.to(self.device)
+    def _terms(self, batch: Batch, noise_: Tensor, sigma: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         low, high = GUIDANCE
-        rng = draw(self.config.seed, int(sigma[0] * 2**40))
         told = (low + (high - low) * torch.rand(len(sigma), generator=rng)).to(self.device)
-        sigma = sigma.to(self.device)
         state = torch.lerp(batch.x, noise_, sigma[:, None, None])
         with torch.no_grad():
-            text, empty = self.read(batch.prompts), self.read([""] * len(batch.prompts))
+            text, empty = self.read(batch.ids), self.read(self.empty.expand_as(batch.ids))
             plain = torch.full_like(told, PLAIN_GUIDANCE)
             without = self.velocity(state, sigma, *empty, plain, given=batch, flux=self.teacher)
             guided = self.velocity(state, sigma, *text, plain, given=batch, flux=self.teacher)
             target = without + told[:, None, None] * (guided - without)
-        loss = F.mse_loss(self.velocity(state, sigma, *text, told, given=batch), target)
+        loss = drawn_error(self.velocity(state, sigma, *text, told, given=batch), target, batch.shown)
         return {"flow": loss, "loss": self.weights["flow"] * loss}
 
     def sheet(self) -> Image:

@@ -29,7 +29,7 @@ from fluxone.train.data.scenes import draw, nth, world_of
 from fluxone.train.parts import caption, pace, text_encoders
 
 SIDE = 4  # cells each way: enough to tell left from right and above from below
-SLOTS = 8  # letters of a sign's text that are asked for
+SLOTS = 22  # letters of a sign's text that are asked for
 WEIGHTS = {"names": 1.0, "colours": 1.0, "letters": 2.0, "bag": 2.0}
 INSTRUCTED = 0.15  # share of edit instructions among the captions
 VALIDATION_SCENES = 256

@@ -16,7 +16,6 @@ import copy
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from PIL.Image import Image
 from torch import Tensor
 
@@ -24,9 +23,9 @@ from fluxone.nn.layers import sinusoid
 from fluxone.nn.transformer import TIME, Flux
 from fluxone.sampling.schedule import DEV_SHIFT, SCHEDULES
 from fluxone.train.config import TrainConfig
-from fluxone.train.data.scenes import draw
-from fluxone.train.data.tasks import Batch
-from fluxone.train.objectives.flow import FlowObjective
+from fluxone.train.data.bank import Bank
+from fluxone.train.data.batch import Batch
+from fluxone.train.objectives.flow import FlowObjective, drawn_error
 from fluxone.train.parts import frozen_copy
 
 WINDOWS = 4
@@ -38,8 +37,8 @@ AT_START = 0.5  # share of the samples at a window's very start, where a walk of
 class StepObjective(FlowObjective):
     """The flow objective's data; the teacher's walks as the target."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        super().__init__(replace(config, model=replace(config.model, guided=True)))
+    def __init__(self, config: TrainConfig, bank: Bank | None = None) -> None:
+        super().__init__(replace(config, model=replace(config.model, guided=True)), bank)
         for part in (self.t5, self.clip, self.answer):
             part.requires_grad_(False).eval()
         if self.adapters is None:
@@ -49,13 +48,11 @@ class StepObjective(FlowObjective):
             self.teacher = frozen_copy(self.flux)
         self.weights = {"flow": 1.0} | config.weights
 
-    def _terms(self, batch: Batch, noise_: Tensor, sigma: Tensor) -> dict[str, Tensor]:
-        batch, noise_ = batch.to(self.device), noise_.to(self.device)
-        rng = draw(self.config.seed, int(sigma[0] * 2**40), 1)
+    def _terms(self, batch: Batch, noise_: Tensor, sigma: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         window = torch.randint(WINDOWS, sigma.shape, generator=rng)
         inside = torch.rand(sigma.shape, generator=rng) * (torch.rand(sigma.shape, generator=rng) > AT_START)
         start, inside = (1 - window / WINDOWS).to(self.device), inside.to(self.device)[:, None, None]
-        text = self.read(batch.prompts)
+        text = self.read(batch.ids)
         begin = torch.lerp(batch.x, noise_, start[:, None, None])
         end, told = begin, torch.full_like(start, TOLD)
         step = 1 / (WINDOWS * STEPS_INSIDE)
@@ -64,7 +61,7 @@ class StepObjective(FlowObjective):
                 end = end - step * self.velocity(end, start - k * step, *text, told, given=batch, flux=self.teacher)
         state = torch.lerp(begin, end, inside)
         v = self.velocity(state, start - inside[:, 0, 0] / WINDOWS, *text, told, given=batch)
-        loss = F.mse_loss(v, (begin - end) * WINDOWS)
+        loss = drawn_error(v, (begin - end) * WINDOWS, batch.shown)
         return {"flow": loss, "loss": self.weights["flow"] * loss}
 
     def schedule(self, steps: int) -> list[float]:
