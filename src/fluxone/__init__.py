@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fluxone.api import FluxPipeline as FluxPipeline
     from fluxone.assembly import assemble as assemble
+    from fluxone.client import AsyncClient as AsyncClient
+    from fluxone.client import Client as Client
     from fluxone.errors import FluxoneError as FluxoneError
     from fluxone.pipeline import Pipeline as Pipeline
     from fluxone.recipe import Recipe as Recipe
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "AsyncClient": "fluxone.client",
+    "Client": "fluxone.client",
     "FluxPipeline": "fluxone.api",
     "FluxoneError": "fluxone.errors",
     "Pipeline": "fluxone.pipeline",
@@ -31,7 +35,10 @@ _HOME = {
     "assemble": "fluxone.assembly",
 }
 
-__all__ = ["FluxPipeline", "FluxoneError", "Pipeline", "Recipe", "Region", "Request", "Result", "Variant", "assemble"]
+__all__ = [
+    "AsyncClient", "Client", "FluxPipeline", "FluxoneError", "Pipeline", "Recipe", "Region", "Request",
+    "Result", "Variant", "assemble",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -34,6 +34,7 @@ FLOORS = {
     "fluxone.adapting": 4,
     "fluxone.arguments": 4,
     "fluxone.call": 4,
+    "fluxone.client": 4,
     "fluxone.guiding": 4,
     "fluxone.job": 4,
     "fluxone.api": 4,

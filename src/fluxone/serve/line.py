@@ -17,7 +17,7 @@ from fluxone.errors import FluxoneError
 from fluxone.serve.task import Task
 
 BURST = 64  # steps that one owner may be ahead of another before shares count
-TURN = 8  # every so many choices one goes to the task that came first
+TURN = 16  # every so many choices one goes to the task that came first
 LEAST_WAIT = 1  # s
 
 

@@ -117,7 +117,7 @@ def family(models: Sequence[str]) -> tuple[str, ...]:
 def room_on(devices: Sequence[str]) -> Room:
     """What a worker does at a time.
 
-    On an accelerator a pass takes little longer with eight pictures than with one, and one stream of work keeps it busy.
+    On an accelerator a pass takes little longer with eight pictures than with one, and one stream of work fills it.
     On a CPU it takes nearly as long as its pictures one by one: two go together there, of which none delays a shorter
     one, and two passes at a time on half of the cores each. docs/http.md has the figures.
     """
