@@ -34,7 +34,8 @@ def characters(search: Search, world: World, count: int) -> list[Prompt]:
     for group in range(-(-count // 2)):
         r = Random(VALIDATION + group)
         who = replace(someone(r, world, 50, 70), pose="standing")
-        first = _staged(r, world, "person", _alone(who, world), "plain" if "plain" in world.stages else world.stages[0])
+        while not search.keep(first := _staged(r, world, "person", _alone(who, world), _plain(world))):
+            who = replace(someone(r, world, 50, 70), pose="standing")
         stages = r.sample([name for name in world.stages if name != first.stage], SCENES)
         poses = r.sample([name for name in world.poses if name != "standing"], 2)
         makers: tuple[Maker, ...] = (*map(_posed, poses), _beside(left=True), _beside(left=False), _holds)
@@ -46,6 +47,10 @@ def characters(search: Search, world: World, count: int) -> list[Prompt]:
             given = (Given(field="references", scene=first),)
             found.append(Prompt(text=text, scene=scene, given=given, sort=kind, group=group))
     return found
+
+
+def _plain(world: World) -> str:
+    return "plain" if "plain" in world.stages else world.stages[0]
 
 
 def _staged(r: Random, world: World, kind: str, draft: Draft, stage: str) -> Scene:

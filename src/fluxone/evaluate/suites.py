@@ -79,6 +79,19 @@ def _number(scene: Scene) -> bool:
     return any(letter.isdigit() for letter in _text(scene))
 
 
+def _clear(scene: Scene) -> bool:
+    """Whether one can tell who it is: a curly woman in trousers is drawn as a curly man."""
+    rows = [dict(thing.details) for thing in scene.facts.things]
+    return not any(
+        thing.name == "woman" and row.get("style") == "curly" and row.get("bottom") == "trousers"
+        for thing, row in zip(scene.facts.things, rows, strict=True)
+    )
+
+
+def _beside(scene: Scene) -> bool:
+    return _told(scene) and _clear(scene)
+
+
 def _sized(scene: Scene) -> bool:
     return any(thing.detail("size") for thing in scene.facts.things)
 
@@ -115,13 +128,13 @@ SUITES: dict[str, Suite] = {
     "reading": Suite(title="an animal with a book", search=Search(kinds=("reading",)), parts=PLACED),
     "inside": Suite(title="something in a box", search=Search(kinds=("inside",)), parts=PLACED),
     "hidden": Suite(title="only its tail or ears visible", search=Search(kinds=("hiding",)), parts=PLACED),
-    "people": Suite(title="someone, all that is said", search=Search(kinds=("person",)), parts=(*THINGS, "person")),
+    "people": Suite(title="someone, all that is said", search=Search(kinds=("person",), keep=_clear), parts=(*THINGS, "person")),
     "company": Suite(
         title="people beside people and things",
-        search=Search(kinds=("two", "three", "company"), keep=_told),
+        search=Search(kinds=("two", "three", "company"), keep=_beside),
         parts=PLACED,
     ),
-    "holding": Suite(title="someone with a thing in the hand", search=Search(kinds=("holding",)), parts=PLACED),
+    "holding": Suite(title="someone with a thing in the hand", search=Search(kinds=("holding",), keep=_clear), parts=PLACED),
     "styles": Suite(
         title="a thing in a style",
         search=Search(kinds=("one", "side"), keep=lambda scene: scene.style != "", styled=1.0),
@@ -143,46 +156,46 @@ SUITES: dict[str, Suite] = {
     ),
     "edits": Suite(
         title="the asked change, all else kept",
-        search=Search(kinds=MANY),
+        search=Search(kinds=MANY, keep=_clear),
         parts=(*ALL, "where", "kept"),
         find=edits,
         takes=Kind.REFERENCE,
     ),
     "character": Suite(
         title="the same one in five scenes",
-        search=Search(kinds=("person",)),
+        search=Search(kinds=("person",), keep=_clear),
         parts=("things", "colours", "looks"),
         find=characters,
         takes=Kind.REFERENCE,
     ),
     "together": Suite(
         title="the ones of two pictures in one",
-        search=Search(kinds=("two", "company", "side")),
+        search=Search(kinds=("two", "company", "side"), keep=_clear),
         parts=("things", "colours", "looks"),
         find=both,
         takes=Kind.REFERENCE,
     ),
     "given depth": Suite(
         title="a depth map as the reference",
-        search=Search(kinds=SHAPES),
+        search=Search(kinds=SHAPES, keep=_clear),
         parts=(*THINGS, "outlines"),
         find=along("references", "depth"),
         takes=Kind.REFERENCE,
     ),
     "given pose": Suite(
         title="a skeleton as the reference",
-        search=Search(kinds=("person", "two", "company")),
+        search=Search(kinds=("person", "two", "company"), keep=_clear),
         parts=(*THINGS, "stance"),
         find=posed("references"),
         takes=Kind.REFERENCE,
     ),
     "fill": Suite(
-        title="a hole in a picture filled", search=Search(kinds=MANY), parts=(*PLACED, "kept"), find=holes,
+        title="a hole in a picture filled", search=Search(kinds=MANY, keep=_clear), parts=(*PLACED, "kept"), find=holes,
         takes=Kind.FILL,
     ),
     "depth": Suite(
         title="a depth map followed",
-        search=Search(kinds=SHAPES),
+        search=Search(kinds=SHAPES, keep=_clear),
         parts=(*THINGS, "outlines"),
         find=along("control", "depth"),
         takes=Kind.CONTROL,
@@ -190,7 +203,7 @@ SUITES: dict[str, Suite] = {
     ),
     "canny": Suite(
         title="edges followed",
-        search=Search(kinds=SHAPES),
+        search=Search(kinds=SHAPES, keep=_clear),
         parts=(*THINGS, "edges"),
         find=along("control", EDGES),
         takes=Kind.CONTROL,
@@ -198,7 +211,7 @@ SUITES: dict[str, Suite] = {
     ),
     "pose": Suite(
         title="a skeleton followed",
-        search=Search(kinds=("person", "two", "company")),
+        search=Search(kinds=("person", "two", "company"), keep=_clear),
         parts=(*THINGS, "stance"),
         find=along("control", "pose"),
         takes=Kind.CONTROL,
@@ -206,7 +219,7 @@ SUITES: dict[str, Suite] = {
     ),
     "variations": Suite(
         title="the same again, from a picture without words",
-        search=Search(kinds=("one", "side", "person")),
+        search=Search(kinds=("one", "side", "person"), keep=_clear),
         parts=(*THINGS, "stage"),
         find=wordless,
         takes=Kind.PROMPT,

@@ -19,7 +19,9 @@ from fluxone.storybook.spec import Item, Person, Sign, Sprite, Table
 from fluxone.storybook.stages import STAGES as PLACES
 from fluxone.storybook.styles import STYLES as LOOKS
 
-PEOPLE: tuple[str, ...] = tuple(CUTS)
+# The storybook draws a man as it draws a boy, and a woman as a girl: nobody can tell them apart.
+SAME = {"man": "boy", "woman": "girl"}
+PEOPLE: tuple[str, ...] = tuple(dict.fromkeys(SAME.get(who, who) for who in CUTS))
 COLOURS: tuple[str, ...] = ("", *PALETTE)  # "" is any other, or several
 STAGES: tuple[str, ...] = tuple(PLACES)
 STYLES: tuple[str, ...] = ("", *LOOKS)
@@ -82,7 +84,7 @@ def _shown(thing: Thing) -> tuple[int, ...]:
 def _spot(thing: Thing, item: Item) -> Spot:
     left, top, right, bottom = reach(item) if thing.count > 1 else thing.box
     x, y, width, height = (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
-    name = thing.name
+    name = SAME.get(thing.name, thing.name)
     details: tuple[tuple[str, str], ...] = ()
     match item:
         case Sign():
