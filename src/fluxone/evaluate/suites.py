@@ -128,13 +128,19 @@ SUITES: dict[str, Suite] = {
     "reading": Suite(title="an animal with a book", search=Search(kinds=("reading",)), parts=PLACED),
     "inside": Suite(title="something in a box", search=Search(kinds=("inside",)), parts=PLACED),
     "hidden": Suite(title="only its tail or ears visible", search=Search(kinds=("hiding",)), parts=PLACED),
-    "people": Suite(title="someone, all that is said", search=Search(kinds=("person",), keep=_clear), parts=(*THINGS, "person")),
+    "people": Suite(
+        title="someone, all that is said",
+        search=Search(kinds=("person",), keep=_clear),
+        parts=(*THINGS, "person"),
+    ),
     "company": Suite(
         title="people beside people and things",
         search=Search(kinds=("two", "three", "company"), keep=_beside),
         parts=PLACED,
     ),
-    "holding": Suite(title="someone with a thing in the hand", search=Search(kinds=("holding",), keep=_clear), parts=PLACED),
+    "holding": Suite(
+        title="someone with a thing in the hand", search=Search(kinds=("holding",), keep=_clear), parts=PLACED
+    ),
     "styles": Suite(
         title="a thing in a style",
         search=Search(kinds=("one", "side"), keep=lambda scene: scene.style != "", styled=1.0),
