@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 from PIL import Image
 
 from e2e import family
-from fluxone import FluxPipeline
+from fluxone import FluxPipeline, storybook
+from fluxone.storybook import record
 from fluxone.variants import FAMILY, MINI, Kind, Variant
 from fluxone.weights import configs, shipped
 from fluxone.weights.additions import inside
@@ -21,6 +23,8 @@ from fluxone.weights.safetensors import read_json
 Fluxone = Callable[..., Any]
 QUICK = ("--steps", 2, "-o", "out.png", "--quiet")
 NAMES = [row.name for row in FAMILY]
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "models.md"
 BYTES = 35 * 10**6  # of the whole family
 THERE = {row.name: shipped.place(row).exists() for row in FAMILY}
 
@@ -191,6 +195,24 @@ def test_the_rows_say_what_the_files_are() -> None:
     assert configs.read_flux(read_json(flux), flux) == MINI.shape
     words = read_json(folder / "tokenizer_2" / "tokenizer_config.json")
     assert words["model_max_length"] == MINI.text_tokens
+
+
+def test_every_word_of_its_world_is_a_token() -> None:
+    """A world whose tables grew after the mini was trained would ask for words that it never read."""
+    folder = shipped.place(MINI)
+    tokenizer = read_json(folder / "tokenizer_2" / "tokenizer.json")
+    world = record.read(folder)
+    assert world is not None
+    words = storybook.vocabulary(world)
+    unknown = set(words) - tokenizer["model"]["vocab"].keys() - {"a", "an", "the"}
+    assert not unknown, f"not in the tokenizer: {', '.join(sorted(unknown))}"
+
+
+def test_the_page_says_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    tool = importlib.import_module("mini_vocabulary")
+    text, world = PAGE.read_text(encoding="utf-8"), record.read(shipped.place(MINI))
+    assert tool.written(text, world) == text, "run python tools/mini_vocabulary.py docs/models.md"
 
 
 def shipped_row(name: str) -> Variant:
