@@ -28,7 +28,7 @@ COUNTED = 0.04  # share of all patches that counts: those that tell most
 TOLERANCE = 2.0  # times the usual distance of a patch to its like in another reference
 WHOLE = 32  # px: of the square that whole pictures are compared at
 COPIED = 0.4  # of the least distance between two references: what is nearer to one is called its copy
-LEAST = 0.05  # of likeness between references and base, below which the scale means nothing
+LEAST = 0.2  # of likeness between references and base, below which the scale means nothing
 
 
 def patches(picture: Image.Image) -> Tensor:
