@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from http.client import HTTPException
@@ -134,11 +134,11 @@ class Client:
         return self.draw("flux-pro-1.1-ultra", {**told, **(fields or {})}, on_progress)
 
     def edit(
-        self, image: Input | Sequence[Input], instruction: str, *, seed: int | None = None,
+        self, image: Input | list[Input], instruction: str, *, seed: int | None = None,
         fields: Mapping[str, Any] | None = None, on_progress: Progress | None = None,
     ) -> Picture:  # fmt: skip
         """Change a picture, or several together, by an instruction. Raises: as `generate`."""
-        images: list[Input] = [image] if _single(image) else list(image)  # type: ignore[arg-type]
+        images: list[Input] = image if isinstance(image, list) else [image]
         names = ["input_image", *(f"input_image_{n}" for n in range(2, len(images) + 1))]
         told = {name: encoded(one) for name, one in zip(names, images, strict=True)}
         body = {"prompt": instruction, **told, "seed": seed, **(fields or {})}
@@ -292,10 +292,6 @@ def encoded(image: Input) -> str:
         image.save(file, "PNG")
         data = file.getvalue()
     return base64.b64encode(data).decode()
-
-
-def _single(image: object) -> bool:
-    return not isinstance(image, list | tuple)
 
 
 def _given(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,10 +7,7 @@ import io
 import json
 import signal
 import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,65 +18,11 @@ import pytest
 from PIL import Image
 
 from e2e.chromium import PATH, Chromium
+from e2e.server import Server
 from fluxone.geometry import Resolution
 from fluxone.request import Request
 from fluxone.serve.serving import fitted
 from fluxone.variants import MINI
-
-
-class Server:
-    """A server in a process of its own."""
-
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.folder, self.environment = folder, environment
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.log = (folder / "log").open("ab")
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "fluxone", "serve", "--port", str(self.port), "--folder", str(self.folder)],
-            env=self.environment, stdout=self.log, stderr=self.log,
-        )  # fmt: skip
-        end = time.monotonic() + 60
-        while True:
-            try:
-                self.ask("/readyz")
-                return
-            except OSError:
-                assert self.process.poll() is None, (self.folder / "log").read_text()
-                assert time.monotonic() < end
-                time.sleep(0.05)
-
-    def end(self, number: int) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(60)
-
-    def ask(self, path: str, body: dict | None = None) -> dict:
-        url = path if path.startswith("http") else self.url + path
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-
-    def draw(self, **body: object) -> str:
-        """The id of what will be drawn."""
-        return self.ask("/v1/flux-dev", {"prompt": "a red car", "width": 256, "height": 256, **body})["id"]
-
-    def wait(self, task: str) -> dict:
-        end = time.monotonic() + 120
-        while (told := self.ask(f"/v1/get_result?id={task}"))["status"] == "Pending":
-            assert time.monotonic() < end
-            time.sleep(0.02)
-        return told
-
-    def picture(self, task: str) -> np.ndarray:
-        told = self.wait(task)
-        assert told["status"] == "Ready", told
-        with urllib.request.urlopen(told["result"]["sample"], timeout=30) as answer:
-            return np.asarray(Image.open(io.BytesIO(answer.read())).convert("RGB"), dtype=int)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +58,7 @@ def test_many_clients_get_what_the_pipeline_makes(server: Server, alone: dict[in
 
 def test_the_openai_client(server: Server) -> None:
     client = openai.OpenAI(api_key="none", base_url=f"{server.url}/v1", max_retries=0)
-    assert [model.id for model in client.models.list()] == ["mini"]
+    assert "mini" in [model.id for model in client.models.list()]
     extra = {"num_inference_steps": 4, "seed": 1}
     events = list(client.images.generate(prompt="a fox", stream=True, partial_images=1, extra_body=extra))
     first, last = (Image.open(io.BytesIO(base64.b64decode(event.b64_json))) for event in events)

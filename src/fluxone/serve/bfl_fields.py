@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, create_model
+from pydantic import AliasChoices, BaseModel, Field, create_model
 
 from fluxone.request import MAX_PROMPT, MAX_SEED
 from fluxone.serve.serving import Want
@@ -62,10 +62,12 @@ KONTEXT: Fields = {
     "aspect_ratio": (str | None, Field(None, pattern=r"^\d{1,4}:\d{1,4}$")),
 }  # fmt: skip
 PRO: Fields = {"steps": _within(int, 15, 50), "guidance": _within(float, 1.5, 100)}
-FILL: Fields = {"prompt": TEXT, "image": (str, ...), "mask": IMAGE, **PRO}
+# Vercel's client calls the picture to fill what Kontext's is called.
+FILLED = (str, Field(..., validation_alias=AliasChoices("image", "input_image")))
+FILL: Fields = {"prompt": TEXT, "image": FILLED, "mask": IMAGE, **PRO}
 MARGIN = _within(int, 0, 2048, 0)
 EXPAND: Fields = {
-    "prompt": TEXT, "image": (str, ...), "top": MARGIN, "bottom": MARGIN, "left": MARGIN, "right": MARGIN, **PRO
+    "prompt": TEXT, "image": FILLED, "top": MARGIN, "bottom": MARGIN, "left": MARGIN, "right": MARGIN, **PRO
 }  # fmt: skip
 CONTROL: Fields = {
     "prompt": NEEDED, "control_image": IMAGE, "preprocessed_image": IMAGE, "steps": _within(int, 15, 50),
