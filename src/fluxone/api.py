@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from fluxone import pixels as px
 from fluxone.adapting import Adapting
 from fluxone.arguments import Prompts, replaced
-from fluxone.assembly import assemble, best_device
+from fluxone.assembly import assemble, best_device, compile_blocks
 from fluxone.call import Call, StepEnd
 from fluxone.errors import BadRequest, pick
 from fluxone.guiding import Guiding
 from fluxone.job import Job, through
-from fluxone.pipeline import TILE, Pipeline
+from fluxone.pipeline import Pipeline
 from fluxone.pixels import Picture
 from fluxone.recipe import DTYPES, Recipe
 from fluxone.request import Region
@@ -272,22 +272,6 @@ class FluxPipeline(Adapting, Guiding, Scripted):
         """Bring the blocks one by one: least memory, slowest."""
         self._place("block", _device(gpu_id, device))
 
-    def enable_vae_tiling(self) -> None:
-        """Encode and decode in overlapping tiles."""
-        self.pipeline.tile = TILE
-
-    def disable_vae_tiling(self) -> None:
-        """Encode and decode in one piece."""
-        self.pipeline.tile = None
-
-    def enable_vae_slicing(self) -> None:
-        """Decode the pictures of a batch one by one, which is always done."""
-        self.pipeline.autoencoder.sliced = True
-
-    def disable_vae_slicing(self) -> None:
-        """Decoding stays one by one; encoding takes all pictures at once."""
-        self.pipeline.autoencoder.sliced = False
-
     def _place(self, mode: str, device: str) -> None:
         recipe = Recipe(device=device, offload=mode)
         kind = torch.device(device)
@@ -306,8 +290,17 @@ class FluxPipeline(Adapting, Guiding, Scripted):
 
     @property
     def transformer(self) -> nn.Module:
-        """The network."""
+        """The network. `pipe.transformer = torch.compile(pipe.transformer)` compiles its blocks, one by one."""
         return self.pipeline.transformer
+
+    @transformer.setter
+    def transformer(self, value: object) -> None:
+        own = self.pipeline.transformer
+        if getattr(value, "_orig_mod", value) is not own:
+            what = type(value).__name__
+            raise BadRequest(f"the transformer cannot be replaced by a {what}", hint="load the model that you want")
+        if value is not own:
+            compile_blocks(own)
 
     @property
     def vae(self) -> nn.Module:

@@ -26,6 +26,7 @@ from fluxone.lora.adapters import Strength, read_scale
 from fluxone.lora.joining import joined
 from fluxone.lora.load import load_lora
 from fluxone.nn.attention import ATTENTION
+from fluxone.nn.transformer import Flux
 from fluxone.offload import STREAMED, Offload
 from fluxone.pipeline import Pipeline
 from fluxone.quant.apply import prepare, quantize
@@ -66,8 +67,7 @@ def assemble(source: Variant | str, recipe: Recipe | None = None, *, variant: st
     bundle = _with_redux(bundle, recipe)
     bundle.transformer.attend = attend
     if recipe.compile:
-        for block in (*bundle.transformer.double_blocks, *bundle.transformer.single_blocks):
-            block.compile()
+        compile_blocks(bundle.transformer)
     pipeline = connect(bundle, recipe)
     pipeline.yielding = is_open(asked)
     for text in recipe.adapters:
@@ -77,6 +77,12 @@ def assemble(source: Variant | str, recipe: Recipe | None = None, *, variant: st
         pipeline.adapters.use({**pipeline.adapters.active, name: Strength(scale=scale)})
     furnish(pipeline, recipe)
     return pipeline
+
+
+def compile_blocks(transformer: Flux) -> None:
+    """Have every block compiled when it is first used: they are alike, so that two are compiled and not 57."""
+    for block in (*transformer.double_blocks, *transformer.single_blocks):
+        block.compile()
 
 
 def _with_files(row: Variant, found: Variant) -> Variant:

@@ -33,7 +33,7 @@ from fluxone.lora.adapters import Adapters
 from fluxone.lora.course import by_row
 from fluxone.lora.wearing import differing, scales_of, wearing
 from fluxone.making import guessed, make, make_together, velocity_of
-from fluxone.nn.autoencoder import AutoEncoder
+from fluxone.nn.autoencoder import TILE, AutoEncoder
 from fluxone.nn.inputs import Inputs
 from fluxone.nn.taef1 import TinyDecoder
 from fluxone.nn.tokens import image_ids, pack, unpack
@@ -60,7 +60,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fluxone")
 
-TILE = 512  # px: of tiled decoding and encoding
 LOOKED_THROUGH = ("modulators",)  # together with the transformer, which they are inside
 
 

@@ -1,4 +1,4 @@
-"""What scripts written for diffusers ask of a pipeline besides pictures: encoded prompts, where a call is, a bar."""
+"""What scripts written for diffusers ask of a pipeline besides pictures: encoded prompts, tiles, where a call is."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fluxone.arguments import Prompts
 from fluxone.call import Call, encoded
 from fluxone.errors import BadRequest
 from fluxone.job import repeat
+from fluxone.nn.autoencoder import TILE
 from fluxone.pipeline import Pipeline
 
 ELSEWHERE = "say sampler= and schedule= in the call; a model's folder brings its own schedule"
@@ -100,6 +101,23 @@ class Scripted:
     @scheduler.setter
     def scheduler(self, value: object) -> None:
         raise BadRequest(f"the scheduler cannot be replaced by a {type(value).__name__}", hint=ELSEWHERE)
+
+    def enable_vae_tiling(self) -> None:
+        """Encode and decode in overlapping tiles."""
+        self.pipeline.tile = TILE
+
+    def disable_vae_tiling(self) -> None:
+        """Encode and decode in one piece."""
+        self.pipeline.tile = None
+        self.pipeline.autoencoder.disable_tiling()
+
+    def enable_vae_slicing(self) -> None:
+        """Decode the pictures of a batch one by one, which is always done."""
+        self.pipeline.autoencoder.enable_slicing()
+
+    def disable_vae_slicing(self) -> None:
+        """Decoding stays one by one; encoding takes all pictures at once."""
+        self.pipeline.autoencoder.disable_slicing()
 
     def set_progress_bar_config(
         self, *, disable: bool | None = None, leave: bool | None = None, desc: str | None = None

@@ -211,6 +211,10 @@ def test_moving_and_offloading_change_not_one_bit(pipe: FluxPipeline) -> None:
         pipe.disable_vae_slicing,
         pipe.enable_vae_tiling,
         pipe.disable_vae_tiling,
+        pipe.vae.enable_tiling,
+        pipe.vae.enable_slicing,
+        pipe.vae.disable_slicing,
+        pipe.vae.disable_tiling,
         pipe.set_progress_bar_config,
     ]
     for change in changes:
@@ -240,6 +244,12 @@ def test_every_block_is_compiled_when_asked(folder: Path, monkeypatch: pytest.Mo
     assert not compiled
     pipe = FluxPipeline.from_pretrained(str(folder), device="cpu", compile=True)
     assert compiled == [*pipe.transformer.double_blocks, *pipe.transformer.single_blocks]
+    compiled.clear()
+    pipe.transformer = torch.compile(pipe.transformer)
+    assert compiled == [*pipe.transformer.double_blocks, *pipe.transformer.single_blocks]
+    assert pipe.transformer is pipe.pipeline.transformer
+    with pytest.raises(BadRequest, match="cannot be replaced by a Linear"):
+        pipe.transformer = torch.nn.Linear(1, 1)
 
 
 def test_another_dtype_needs_another_loading(pipe: FluxPipeline) -> None:

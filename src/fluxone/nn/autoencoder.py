@@ -23,6 +23,7 @@ from fluxone.nn.tiling import LEAST, Sheet, sheet, sweep
 from fluxone.shapes import AutoEncoderShape
 
 EPS = 1e-6
+TILE = 512  # px: side of a tile, where nobody says another
 LOGVAR = (-30.0, 20.0)  # bounds of the posterior's logarithm of variance. Source: diffusers
 
 Features = Float[Tensor, "B _ _ _"]
@@ -260,18 +261,35 @@ class AutoEncoder(nn.Module):
     """Pixels to latents and back.
 
     `tile` (px) bounds the memory on the device: see `nn.tiling`. The result is that of the whole picture but for
-    the last rounding, without gradients. `sliced` encodes and decodes the pictures of a batch one by one, which
-    changes nothing but the memory.
+    the last rounding, without gradients. As an attribute it holds where a call names none. `sliced` encodes and
+    decodes the pictures of a batch one by one, which changes nothing but the memory.
     """
 
     def __init__(self, shape: AutoEncoderShape) -> None:
         super().__init__()
         self.shape = shape
         self.sliced = False
+        self.tile: int | None = None
         self.encoder = Encoder(shape)
         self.decoder = Decoder(shape)
         self.quant_conv = nn.Conv2d(2 * shape.latent, 2 * shape.latent, 1) if shape.quant else None
         self.post_quant_conv = nn.Conv2d(shape.latent, shape.latent, 1) if shape.post_quant else None
+
+    def enable_tiling(self) -> None:
+        """Encode and decode in tiles, as scripts written for diffusers ask for."""
+        self.tile = TILE
+
+    def disable_tiling(self) -> None:
+        """Encode and decode in one piece."""
+        self.tile = None
+
+    def enable_slicing(self) -> None:
+        """Encode and decode the pictures of a batch one by one."""
+        self.sliced = True
+
+    def disable_slicing(self) -> None:
+        """Encode and decode all pictures of a batch at once."""
+        self.sliced = False
 
     def moments(self, pixels: Float[Tensor, "B K H W"]) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B C h w"]]:
         """Return mean and logarithm of the variance of the posterior, unscaled. Sides are whole cells, -1..1."""
@@ -331,6 +349,7 @@ class AutoEncoder(nn.Module):
 
     def _tile(self, tile: int | None, sides: torch.Size, px: int) -> int | None:
         """Return the side of a tile, px in whole cells, or None where one tile is the whole. px: of a position."""
+        tile = self.tile if tile is None else tile
         if tile is None or px * max(sides[-2:]) <= tile:
             return None
         return max(tile, LEAST) // self.shape.factor * self.shape.factor

@@ -44,6 +44,10 @@ def test_tiles_are_exact(shape: str, height: int, width: int, tile: int) -> None
     assert (model.encode(pixels, tile=tile) - latent).abs().max() <= 1e-10 * latent.abs().max()
     decoded = model.decode(latent)
     assert (model.decode(latent, tile=tile) - decoded).abs().max() <= 1e-10 * decoded.abs().max()
+    model.tile = tile
+    assert torch.equal(model.decode(latent), model.decode(latent, tile=tile))
+    model.disable_tiling()
+    assert torch.equal(model.decode(latent), decoded)
 
 
 @torch.no_grad()
