@@ -15,7 +15,7 @@ pytest.importorskip("matplotlib", reason="the train extra is not installed")
 
 
 def test_a_model_is_measured(fluxone: Callable[..., Any], tmp_path: Path) -> None:
-    suites = "objects,people,steps"
+    suites = "objects,depth,steps"
     done = fluxone(
         "evaluate", "--suite", suites, "--prompts", 2, "--seeds", 1, "--steps", 2, "--json", "found.json",
         "--sheet", "sheet.png", "--plot", "plot.png",
@@ -23,7 +23,7 @@ def test_a_model_is_measured(fluxone: Callable[..., Any], tmp_path: Path) -> Non
     lines = done.stdout.splitlines()
     assert lines[0].split()[:3] == ["suite", "measure", "value"]
     assert any(line.startswith("objects") and "right" in line for line in lines)
-    assert any(line.startswith("people") and "not scored" in line for line in lines)
+    assert any(line.startswith("depth") and "not scored" in line for line in lines)
     assert "loading mini" in done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
     assert [suite["suite"] for suite in found["suites"]] == suites.split(",")
@@ -34,7 +34,7 @@ def test_a_model_is_measured(fluxone: Callable[..., Any], tmp_path: Path) -> Non
     assert Image.open(tmp_path / "plot.png").format == "PNG"
 
 
-def test_a_model_without_a_world_is_asked_about_the_first(fluxone: Callable[..., Any], tiny: Path) -> None:
+def test_a_model_without_a_world_is_asked_about_one_that_the_judge_knows(fluxone: Callable[..., Any], tiny: Path) -> None:
     done = fluxone(
         "evaluate", "--model", tiny, "--suite", "people", "--prompts", 1, "--seeds", 1, "--steps", 1, "--json", "-",
         "--quiet",

@@ -181,14 +181,14 @@ SUITES: dict[str, Suite] = {
         find=both,
         takes=Kind.REFERENCE,
     ),
-    "given depth": Suite(
+    "given-depth": Suite(
         title="a depth map as the reference",
         search=Search(kinds=SHAPES, keep=_clear),
         parts=(*THINGS, "outlines"),
         find=along("references", "depth"),
         takes=Kind.REFERENCE,
     ),
-    "given pose": Suite(
+    "given-pose": Suite(
         title="a skeleton as the reference",
         search=Search(kinds=("person", "two", "company"), keep=_clear),
         parts=(*THINGS, "stance"),

@@ -24,7 +24,7 @@ TAKEN = {
     "objects": None,
     "edits": Kind.REFERENCE,
     "together": Kind.REFERENCE,
-    "given pose": Kind.REFERENCE,
+    "given-pose": Kind.REFERENCE,
     "fill": Kind.FILL,
     "canny": Kind.CONTROL,
     "depth": Kind.CONTROL,
