@@ -1,0 +1,118 @@
+"""`fluxone train character FOLDER`: two files, their proof, a report; killed at any time, it goes on and ends equal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+from fluxone.lora.load import load_lora
+from fluxone.weights.safetensors import read_header
+
+SHORT = ("--steps", "6", "--size", "32", "--rank", "2", "--set", "looks=2", "--set", "look_steps=1", "--set", "batch=2")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    place = tmp_path / "zuri pictures"
+    place.mkdir()
+    for i in range(6):
+        image = Image.new("RGB", (40, 40), (40 * i, 255 - 40 * i, 120))
+        pen = ImageDraw.Draw(image)
+        pen.ellipse((4 + 3 * i, 8, 20 + 3 * i, 24), fill="purple")
+        pen.line((0, 5 * i, 39, 39 - 5 * i), fill="white", width=2)
+        image.save(place / f"{i}.png")
+        (place / f"{i}.txt").write_text(f"zuri in place {'abcdef'[i]}", encoding="utf-8")
+    return place
+
+
+def test_a_character(fluxone: Callable[..., object], tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    done = fluxone("train", "character", pictures, "--model", tiny, "--name", "zuri", *SHORT, "-o", "out")
+    lines = done.stdout.splitlines()  # type: ignore[attr-defined]
+    assert lines == ["out/zuri.safetensors", "out/zuri-kohya.safetensors", "out/report.html"]
+    assert {load_lora(name).format for name in lines[:2]} == {"diffusers", "kohya"}
+    told = read_header(Path(lines[0])).metadata
+    assert told["modelspec.trigger_phrase"] == "zuri" and json.loads(told["fluxone.settings"])["rank"] == 2
+    report = (tmp_path / "out" / "report.html").read_text("utf-8")
+    for words in ("the same pictures as in training", "5 trained on, 1 held out", "data:image/webp", "as you asked"):
+        assert words in report, words
+    assert "http://" not in report.replace("http://www.w3.org", "") and "https://" not in report
+    fluxone("generate", "zuri in place a", "--model", tiny, "--lora", lines[1], "--steps", "1", "--size", "32x32")
+    again = fluxone("train", "character", pictures, "--model", tiny, "--name", "zuri", *SHORT, "-o", "out")
+    assert "going on at step 6 of 6" in again.stderr  # type: ignore[attr-defined]
+
+
+def test_a_dry_run_says_what_would_be_done(
+    fluxone: Callable[..., object], tiny: Path, pictures: Path, tmp_path: Path
+) -> None:
+    done = fluxone("train", "style", pictures, "--model", tiny, *SHORT, "--kind", "lokr", "--dry-run")
+    text = done.stdout  # type: ignore[attr-defined]
+    for words in ("5 pictures are trained on, 1 held out", "memory: about", "lokr beside", "6 steps of 2", "runs/zuri"):
+        assert words in text, words
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("character",), "has no folder"),
+        (("character", "nowhere"), "there is no folder nowhere"),
+        (("character", ".", "--name", "a"), "holds no pictures"),
+        (("charakter", "pictures"), "is nothing that can be trained"),
+        (("style", "zuri pictures", "--set", "ranks=3"), "no setting 'ranks'"),
+        (("style", "zuri pictures", "--rank", "0"), "rank is 0"),
+        (("style", "zuri pictures", "--optimizer", "adam"), "did you mean 'adamw'"),
+        (("style", "zuri pictures", "--targets", "blocks,nonsense"), "no layer is chosen by 'nonsense'"),
+        (("character", "zuri pictures", "--preserve", "class"), "give --name and --class"),
+    ],
+)
+def test_mistakes(
+    arguments: tuple[str, ...], said: str, fluxone: Callable[..., object], tiny: Path, pictures: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "empty"
+    place.mkdir()
+    (place / "zuri pictures").symlink_to(pictures) if arguments[1:2] == ("zuri pictures",) else None
+    os.chdir(place)
+    done = fluxone("train", *arguments, "--model", tiny, code=2)
+    assert said in done.stderr and len(done.stderr.strip().splitlines()) <= 2  # type: ignore[attr-defined]
+
+
+def test_a_broken_picture_ends_it_before_anything(
+    fluxone: Callable[..., object], tiny: Path, pictures: Path, tmp_path: Path
+) -> None:
+    (pictures / "3.png").write_bytes(b"\x89PNG\r\n")
+    done = fluxone("train", "character", pictures, "--model", tiny, *SHORT, "-o", "out", code=2)
+    assert "3.png cannot be read" in done.stderr and not (tmp_path / "out").exists()  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_killed_it_goes_on_and_ends_equal(
+    tiny: Path, pictures: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    long = ("--steps", "60", "--size", "32", "--rank", "2", "--set", "looks=2", "--set", "look_steps=1")
+    line = [sys.executable, "-m", "fluxone", "train", "character", str(pictures), "--model", str(tiny), *long]
+
+    def start(out: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*line, "-o", str(tmp_path / out)], env=environment, stderr=subprocess.DEVNULL)
+
+    whole = start("whole")
+    killed = start("killed")
+    log = tmp_path / "killed" / "state" / "log.jsonl"
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and (not log.exists() or log.read_bytes().count(b"\n") < 14):
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert (tmp_path / "killed" / "state" / "checkpoint.safetensors").exists()
+    assert not list((tmp_path / "killed").glob("*.safetensors"))
+    assert start("killed").wait() == 0 and whole.wait() == 0
+    for name in ("zuri-pictures.safetensors", "zuri-pictures-kohya.safetensors"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
