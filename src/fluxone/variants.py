@@ -47,6 +47,7 @@ class Variant:
         shifted: whether the schedule is shifted by the count of noise tokens: `mu` runs straight through
             (base_tokens, base_shift) and (max_tokens, max_shift) and on beyond them.
         shift: fixed shift of a schedule that does not count tokens; 1 is none.
+        linear_shift, terminal, spacing: what a scheduler's config may ask for besides; see `sampling.schedule.Shift`.
         told: guidance that the network is always told, because its few steps were distilled with it: what a request
             asks for has no effect.
         manner: words that follow every prompt, for the look that this row is there for.
@@ -75,6 +76,9 @@ class Variant:
     max_shift: float = 1.15
     base_tokens: int = 256
     max_tokens: int = 4096
+    linear_shift: bool = False
+    terminal: float = 0.0
+    spacing: str = ""
     steps: int = 28
     guidance: float = 3.5
     told: float | None = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from PIL import Image
 
 from fluxone import FluxPipeline
 from fluxone.errors import BadRequest
-from parity.conftest import TINIES, Oracle
+from parity.conftest import TINIES, Oracle, build
 
 CLOSE = 1e-4
 Get = Callable[[str], Oracle]
@@ -83,6 +85,25 @@ def assert_close(theirs: Any, ours: Any, tolerance: float = CLOSE) -> None:
 def test_text_to_image(oracle: Get, case: str) -> None:
     tiny, rows, columns, more = T2I[case]
     assert_close(*both(oracle(tiny), **arguments(tiny, rows, columns, more)))
+
+
+SCHEDULERS: dict[str, dict[str, Any]] = {
+    "karras, by tokens": {"use_karras_sigmas": True, "use_dynamic_shifting": True},
+    "exponential, fixed": {"use_exponential_sigmas": True, "shift": 2.0},
+    "terminal, linear in tokens": {"shift_terminal": 0.05, "time_shift_type": "linear", "use_dynamic_shifting": True},
+}
+
+
+@pytest.mark.parametrize("case", SCHEDULERS)
+def test_what_a_scheduler_asks_for_is_done(case: str, tmp_path: Path) -> None:
+    tiny = replace(TINIES["fixed"], scheduler=SCHEDULERS[case])
+    pipe = build(tiny)
+    pipe.save_pretrained(tmp_path)
+    kwargs = arguments("fixed", 3, 4, {"num_inference_steps": 5})
+    plain, kept = both(Oracle(tiny, pipe, tmp_path), **kwargs)
+    assert_close(plain, kept)
+    picture = {"image": start(20, 30), "strength": 0.7}
+    assert_close(*both(Oracle(tiny, pipe, tmp_path), FluxImg2ImgPipeline, **kwargs, **picture))
 
 
 @pytest.mark.parametrize("tiny", TINIES)

@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fluxone.errors import BadRequest
+from fluxone.errors import BadRequest, pick
 from fluxone.variants import Variant
 
 TABLE = 10_000  # noise levels in ComfyUI's table for FLUX
 FARTHEST = 80.0  # mu: e to this power is near float32's largest number
+RHO = 7.0  # of the spacing `karras`. Source: Karras et al. 2022, table 1
 BETA = 0.6  # both parameters of the beta schedule. Source: Lee et al. 2024, arXiv 2407.12173
 
 Sigmas = Float[Tensor, " N"]
@@ -35,6 +36,9 @@ class Shift:
     Attributes:
         base, top: mu at `base_tokens` and at `top_tokens` noise tokens; on the straight line through them elsewhere.
         factor: of the row `fixed`, whatever the size; 1 does nothing.
+        linear: whether mu itself is the force of the shift by tokens, not e^mu.
+        terminal: the last noise level before 0, to which all are stretched; 0 does nothing.
+        spacing: row of `SPACINGS`: how levels lie between the first and the last; empty leaves them.
     """
 
     base: float = 0.5
@@ -42,6 +46,9 @@ class Shift:
     base_tokens: int = 256
     top_tokens: int = 4096
     factor: float = 1.0
+    linear: bool = False
+    terminal: float = 0.0
+    spacing: str = ""
 
     @classmethod
     def of(cls, variant: Variant) -> Shift:
@@ -52,6 +59,9 @@ class Shift:
             base_tokens=variant.base_tokens,
             top_tokens=variant.max_tokens,
             factor=variant.shift,
+            linear=variant.linear_shift,
+            terminal=variant.terminal,
+            spacing=variant.spacing,
         )
 
 
@@ -87,6 +97,27 @@ def move(sigmas: Sigmas, mu: float) -> Sigmas:
     return force / (force + (1 / sigmas - 1))
 
 
+def counted(sigmas: Sigmas, tokens: int, shift: Shift) -> Sigmas:
+    """Move noise levels towards noise by the count of noise tokens."""
+    mu = shift_mu(tokens, shift)
+    if not shift.linear:
+        return move(sigmas, mu)
+    if mu <= 0:
+        hint = "check base_shift and max_shift of the model's scheduler, or use another size"
+        raise BadRequest(f"a picture of {tokens} tokens would be shifted by {mu:g}, linearly", hint=hint)
+    return mu / (mu + (1 / sigmas - 1))
+
+
+def settled(sigmas: Sigmas, shift: Shift) -> list[float]:
+    """Shifted noise levels stretched and spaced as the shift says, with the last 0."""
+    if shift.terminal > 0 and sigmas[-1] < 1:
+        sigmas = 1 - (1 - sigmas) / ((1 - sigmas[-1]) / (1 - shift.terminal))
+    if shift.spacing:
+        spacing = pick(SPACINGS, shift.spacing, "spacing of noise levels")
+        sigmas = torch.tensor(spacing(float(sigmas[0]), float(sigmas[-1]), len(sigmas)), dtype=torch.float32)
+    return ended(sigmas)
+
+
 def scale(sigmas: Sigmas, factor: float) -> Sigmas:
     """Move noise levels towards noise by a fixed factor: `move` with mu = log(factor)."""
     return factor * sigmas / (1 + (factor - 1) * sigmas)
@@ -94,28 +125,22 @@ def scale(sigmas: Sigmas, factor: float) -> Sigmas:
 
 def linear(steps: int, tokens: int, shift: Shift = DEV_SHIFT) -> list[float]:
     """Evenly spaced, as schnell was distilled for."""
-    return ended(even(steps))
+    return settled(even(steps), shift)
 
 
 def shifted(steps: int, tokens: int, shift: Shift = DEV_SHIFT) -> list[float]:
     """Shifted by the count of noise tokens: larger pictures spend more steps near noise."""
-    return ended(move(even(steps), shift_mu(tokens, shift)))
+    return settled(counted(even(steps), tokens, shift), shift)
 
 
 def fixed(steps: int, tokens: int, shift: Shift = DEV_SHIFT) -> list[float]:
     """Shifted by `shift.factor` whatever the size."""
-    return ended(scale(even(steps), shift.factor))
+    return settled(scale(even(steps), shift.factor), shift)
 
 
 def beta(steps: int, tokens: int, shift: Shift = DEV_SHIFT) -> list[float]:
-    """The shifted range, dense at both ends: quantiles of the beta distribution between its first and last level.
-
-    Source: Lee et al. 2024, "Beta Sampling is All You Need"; diffusers, `use_beta_sigmas`.
-    """
-    levels = move(even(steps), shift_mu(tokens, shift)).tolist()
-    low, high = levels[-1], levels[0]
-    shares = [1.0] if steps == 1 else [1 - i / (steps - 1) for i in range(steps)]
-    return ended(torch.tensor([low + beta_quantile(share, BETA, BETA) * (high - low) for share in shares]))
+    """The shifted range, dense at both ends: `by_quantiles` between its first and last level."""
+    return settled(counted(even(steps), tokens, shift), replace(shift, spacing="beta"))
 
 
 def constant(steps: int, tokens: int, shift: Shift = DEV_SHIFT) -> list[float]:
@@ -128,11 +153,11 @@ def given(sigmas: Sequence[float], tokens: int, shift: Shift, schedule: str) -> 
     """Shift noise levels of the caller's own as the row `schedule` would, as diffusers does with `sigmas=`."""
     levels = torch.tensor(list(sigmas), dtype=torch.float32)
     movers = {
-        "shifted": lambda: move(levels, shift_mu(tokens, shift)),
+        "shifted": lambda: counted(levels, tokens, shift),
         "constant": lambda: move(levels, shift.top),
         "fixed": lambda: scale(levels, shift.factor),
     }
-    return ended(movers.get(schedule, lambda: levels)())
+    return settled(movers.get(schedule, lambda: levels)(), shift)
 
 
 def ended(sigmas: Sigmas) -> list[float]:
@@ -149,6 +174,30 @@ def remaining(sigmas: Sequence[float], strength: float) -> list[float]:
     steps = len(sigmas) - 1
     skipped = int(max(steps - min(steps * strength, steps), 0))
     return list(sigmas[skipped:])
+
+
+def by_power(high: float, low: float, steps: int) -> list[float]:
+    """Evenly spaced in the seventh root. Source: Karras et al. 2022, equation 5."""
+    first, last = high ** (1 / RHO), low ** (1 / RHO)
+    return [(first + share * (last - first)) ** RHO for share in shares(steps)]
+
+
+def by_ratio(high: float, low: float, steps: int) -> list[float]:
+    """Each the same part of the one before."""
+    return [math.exp(math.log(high) + share * (math.log(low) - math.log(high))) for share in shares(steps)]
+
+
+def by_quantiles(high: float, low: float, steps: int) -> list[float]:
+    """Dense at both ends: quantiles of the beta distribution.
+
+    Source: Lee et al. 2024, "Beta Sampling is All You Need"; diffusers, `use_beta_sigmas`.
+    """
+    return [low + beta_quantile(1 - share, BETA, BETA) * (high - low) for share in shares(steps)]
+
+
+def shares(steps: int) -> list[float]:
+    """Evenly spaced from 0 to 1."""
+    return [i / max(steps - 1, 1) for i in range(steps)]
 
 
 def beta_quantile(share: float, a: float, b: float) -> float:
@@ -185,6 +234,11 @@ def beta_share(x: float, a: float, b: float) -> float:
     return front / value
 
 
+SPACINGS: dict[str, Callable[[float, float, int], list[float]]] = {
+    "karras": by_power,
+    "exponential": by_ratio,
+    "beta": by_quantiles,
+}
 SCHEDULES: dict[str, Schedule] = {
     "linear": linear,
     "shifted": shifted,

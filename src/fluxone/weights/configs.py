@@ -20,6 +20,9 @@ Config = Mapping[str, Any]
 TRANSFORMER_CLASS = "FluxTransformer2DModel"
 AUTOENCODER_CLASS = "AutoencoderKL"
 SCHEDULER_CLASS = "FlowMatchEulerDiscreteScheduler"
+EXPONENTIAL, LINEAR = "exponential", "linear"
+# Row of `sampling.schedule.SPACINGS` -> the key that asks for it; a test compares.
+SPACINGS = {"karras": "use_karras_sigmas", "exponential": "use_exponential_sigmas", "beta": "use_beta_sigmas"}
 GATED_GELU = "gated-gelu"  # a name that means the approximation, `gelu_new`
 QUANTIZED, READABLE = "quantization_config", "bitsandbytes"  # whose tensors tell how they are packed
 LARGE = 1_000_000  # no size in a config is as large
@@ -297,13 +300,16 @@ def read_scheduler(config: Config, variant: Variant, path: object) -> Variant:
         BadFile: a value is no number, or out of range.
         BadWeights: it asks for a schedule of another kind.
     """
-    plain: dict[str, Any] = dict.fromkeys(
-        ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas", "stochastic_sampling"),
-        False,
-    )
-    plain |= {"shift_terminal": None, "time_shift_type": "exponential", "num_train_timesteps": 1000}
     _check_class(config, SCHEDULER_CLASS, path)
-    _refuse_unless(config, plain, path)
+    _refuse_unless(config, {"invert_sigmas": False, "stochastic_sampling": False, "num_train_timesteps": 1000}, path)
+    spacings = [name for name, key in SPACINGS.items() if _flag(config, key, False, path)]
+    if len(spacings) > 1:
+        raise BadFile(f"{path} spaces its levels by {' and '.join(spacings)}", hint="one of them can be true")
+    if config.get("time_shift_type", EXPONENTIAL) not in (EXPONENTIAL, LINEAR):
+        raise BadFile(f"{path}: time_shift_type is {config['time_shift_type']!r:.80}", hint="exponential or linear")
+    terminal = 0.0 if config.get("shift_terminal") is None else _number(config, "shift_terminal", 0.0, path)
+    if not 0 <= terminal < 1:
+        raise BadFile(f"{path}: shift_terminal is {terminal:g}", hint="a number from 0 to below 1 is needed")
     shifted = bool(config.get("use_dynamic_shifting", False))
     low = _whole(config, "base_image_seq_len", 256, path)
     high = _whole(config, "max_image_seq_len", 4096, path)
@@ -320,12 +326,19 @@ def read_scheduler(config: Config, variant: Variant, path: object) -> Variant:
         max_shift=_number(config, "max_shift", 1.15, path),
         base_tokens=low,
         max_tokens=high,
+        linear_shift=config.get("time_shift_type", EXPONENTIAL) == LINEAR,
+        terminal=terminal,
+        spacing=next(iter(spacings), ""),
     )
 
 
 def write_scheduler(variant: Variant) -> dict[str, Any]:
     """The config that diffusers reads for a variant's schedule."""
+    more = {SPACINGS[variant.spacing]: True} if variant.spacing else {}
     return {
+        **more,
+        **({"shift_terminal": variant.terminal} if variant.terminal else {}),
+        **({"time_shift_type": LINEAR} if variant.linear_shift else {}),
         "_class_name": SCHEDULER_CLASS,
         "num_train_timesteps": 1000,
         "use_dynamic_shifting": variant.shifted,

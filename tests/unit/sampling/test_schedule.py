@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -71,6 +72,38 @@ def test_schedules_equal_diffusers_to_the_last_bit(tokens: int, steps: int) -> N
         assert SCHEDULES["shifted"](steps, tokens, shift) == expected
     assert SCHEDULES["fixed"](steps, tokens, own) == of_diffusers(0, steps, shift=3.0)
     assert SCHEDULES["linear"](steps, tokens, own) == of_diffusers(0, steps)
+
+
+ASKED: dict[str, tuple[Shift, dict[str, Any]]] = {
+    "karras": (Shift(spacing="karras"), {"use_karras_sigmas": True}),
+    "exponential": (Shift(spacing="exponential"), {"use_exponential_sigmas": True}),
+    "terminal": (Shift(terminal=0.02), {"shift_terminal": 0.02}),
+    "linear": (Shift(linear=True), {"time_shift_type": "linear"}),
+    "all": (
+        Shift(linear=True, terminal=0.1, spacing="karras"),
+        {"time_shift_type": "linear", "shift_terminal": 0.1, "use_karras_sigmas": True},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ASKED)
+@pytest.mark.parametrize("steps", [2, 5, 28])
+def test_what_a_scheduler_asks_for_besides_equals_diffusers(case: str, steps: int) -> None:
+    shift, more = ASKED[case]
+    for tokens in (77, 1024):
+        expected = of_diffusers(shift_mu(tokens, shift), steps, use_dynamic_shifting=True, **more)
+        assert SCHEDULES["shifted"](steps, tokens, shift) == pytest.approx(expected, abs=1e-6)
+    three = replace(shift, factor=3.0)
+    assert SCHEDULES["fixed"](steps, 77, three) == pytest.approx(of_diffusers(0, steps, shift=3.0, **more), abs=1e-6)
+    assert SCHEDULES["linear"](steps, 77, shift) == pytest.approx(of_diffusers(0, steps, **more), abs=1e-6)
+    levels = [1.0, 0.7, 0.2]
+    assert given(levels, 77, three, "fixed") == pytest.approx(of_diffusers(0, 3, levels, shift=3.0, **more), abs=1e-6)
+
+
+def test_what_cannot_be_stretched_or_shifted() -> None:
+    assert SCHEDULES["shifted"](1, 77, Shift(terminal=0.02, spacing="karras")) == pytest.approx([1.0, 0.0])
+    with pytest.raises(BadRequest, match=r"shifted by -0\.5, linearly"):
+        SCHEDULES["shifted"](4, 256, Shift(linear=True, base=-0.5))
 
 
 def test_given_levels_are_shifted_as_diffusers_shifts_them() -> None:

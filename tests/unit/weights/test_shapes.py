@@ -18,6 +18,7 @@ from fluxone.nn.autoencoder import AutoEncoder
 from fluxone.nn.clip import ClipTextEncoder
 from fluxone.nn.t5 import T5Encoder
 from fluxone.nn.transformer import Flux
+from fluxone.sampling.schedule import SPACINGS
 from fluxone.shapes import ACTIVATIONS, AutoEncoderShape, ClipShape, FluxShape, T5Shape
 from fluxone.variants import DEV, MINI, VARIANTS
 from fluxone.weights import configs, fingerprint, sizes
@@ -51,8 +52,17 @@ def test_configs_say_all_that_shapes_hold() -> None:
         assert configs.read_t5(through_json(configs.write_t5(t5)), "f") == t5
     for clip in CLIPS:
         assert configs.read_clip(through_json(configs.write_clip(clip)), "f") == clip
-    for row in VARIANTS.values():
+    asking = [
+        replace(DEV, spacing="karras", terminal=0.02),
+        replace(DEV, linear_shift=True),
+        replace(DEV, spacing="exponential"),
+    ]
+    for row in (*VARIANTS.values(), *asking):
         assert configs.read_scheduler(through_json(configs.write_scheduler(row)), row, "f") == row
+
+
+def test_spacings_are_those_of_the_schedules() -> None:
+    assert list(configs.SPACINGS) == list(SPACINGS)
 
 
 def test_activations_have_functions_and_words() -> None:
@@ -108,7 +118,15 @@ REFUSED: list[tuple[Read, dict[str, Any], dict[str, Any], str]] = [
     (configs.read_clip, CLIP_CONFIG, {"num_attention_heads": 3}, "hidden_size is 64; num_attention_heads, 3, must"),
     (configs.read_clip, CLIP_CONFIG, {"eos_token_id": None}, "eos_token_id is None"),
     (configs.read_clip, CLIP_CONFIG, {"model_type": "bert"}, "model_type is 'bert'"),
-    (lambda c, p: configs.read_scheduler(c, DEV, p), PLAN, {"use_karras_sigmas": True}, "use_karras_sigmas is True"),
+    (
+        lambda c, p: configs.read_scheduler(c, DEV, p),
+        PLAN,
+        {"use_karras_sigmas": True, "use_beta_sigmas": True},
+        "by karras and beta",
+    ),
+    (lambda c, p: configs.read_scheduler(c, DEV, p), PLAN, {"use_karras_sigmas": 1}, "use_karras_sigmas is 1; true or"),
+    (lambda c, p: configs.read_scheduler(c, DEV, p), PLAN, {"invert_sigmas": True}, "invert_sigmas is True"),
+    (lambda c, p: configs.read_scheduler(c, DEV, p), PLAN, {"stochastic_sampling": True}, "stochastic_sampling is"),
     (
         lambda c, p: configs.read_scheduler(c, DEV, p),
         PLAN,
@@ -117,12 +135,12 @@ REFUSED: list[tuple[Read, dict[str, Any], dict[str, Any], str]] = [
     ),
     (lambda c, p: configs.read_scheduler(c, DEV, p), PLAN, {"shift": 10**400, "use_dynamic_shifting": False}, "shift"),
     (lambda c, p: configs.read_scheduler(c, DEV, p), PLAN, {"base_shift": 1e7}, "base_shift is 10000000.0"),
-    (lambda c, p: configs.read_scheduler(c, DEV, p), PLAN, {"shift_terminal": 0.1}, "shift_terminal is 0.1"),
+    (lambda c, p: configs.read_scheduler(c, DEV, p), PLAN, {"shift_terminal": 1.5}, "shift_terminal is 1.5"),
     (
         lambda c, p: configs.read_scheduler(c, DEV, p),
         PLAN,
-        {"time_shift_type": "linear"},
-        "time_shift_type is 'linear'",
+        {"time_shift_type": "cubic"},
+        "time_shift_type is 'cubic'; exponential or linear",
     ),
     (lambda c, p: configs.read_scheduler(c, DEV, p), PLAN, {"max_image_seq_len": 256}, "are both 256"),
     (
