@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=12000, help="how many are drawn; 200 kB of memory each")
     parser.add_argument("--seconds", type=float, default=3600, help="of training")
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--fresh", type=int, default=8, help="pictures that are drawn anew before each step")
     parser.add_argument("--engine", default="resvg")
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -59,6 +60,12 @@ def main() -> None:
     learner, chance = Learner("cpu", optimizer=optimizer), torch.Generator().manual_seed(0)
     began, step = time.monotonic(), 0
     while (progress := (time.monotonic() - began) / asked.seconds) < 1:
+        first = step * asked.fresh
+        places = [n % asked.pictures for n in range(first, first + asked.fresh)]
+        more, said = drawn([storybook.nth(world, asked.pictures + first + n) for n in range(asked.fresh)], asked.engine)
+        pictures[places] = more
+        for name, values in said.items():
+            answers[name][places] = values
         picked = torch.randint(len(pictures), (asked.batch,), generator=chance)
         losses = learner.step(pictures[picked], {k: v[picked] for k, v in answers.items()}, progress=progress)
         if step % 50 == 0:

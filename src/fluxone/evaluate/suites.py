@@ -98,7 +98,7 @@ def _sized(scene: Scene) -> bool:
 
 THINGS = ("things", "colours")
 PLACED = (*THINGS, "places")
-ALL = (*PLACED, "stage", "style", "sizes", "looks", "word")
+ALL = (*PLACED, "stage", "style", "sizes", "person", "looks", "word")
 MANY = ("one", "side", "stack", "count", "person", "company", "inside", "table", "front")
 SHAPES = ("one", "side", "stack", "person", "company", "inside", "table")
 SUITES: dict[str, Suite] = {
