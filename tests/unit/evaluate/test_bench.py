@@ -1,4 +1,4 @@
-"""A tiny model asked with everything that suites give: pictures drawn together are those drawn alone, and drawn once."""
+"""A tiny model asked with all that suites give: pictures drawn together are those drawn alone, and drawn once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Suites that give pictures, before a judge that sees everything: figures by group, by kind of edit, and of what is kept."""
+"""Suites that give pictures, before a judge that sees everything: figures by group, by kind, and of what is kept."""
 
 from __future__ import annotations
 
