@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -43,11 +44,15 @@ class Asked:
 
 def go(asked: Asked, *, dry_run: bool, quiet: bool) -> None:
     """Do it, or say what would be done."""
-    recipe = Recipe(**asked.recipe)
+    here = os.environ.get("LOCAL_RANK")
+    device = f"cuda:{here}" if here is not None and asked.recipe["device"] == "cuda" else asked.recipe["device"]
+    recipe = Recipe(**asked.recipe | {"device": device})
     from fluxone.train.group import join
     from fluxone.tune import workflow
 
     _check(asked.given)
+    group = join(device or "cpu")
+    quiet = quiet or not group.first
     wish = workflow.Wish(**{**vars(asked), "recipe": recipe})
     bar = _Bar(quiet)
     with _pausing(bar) as stop:
@@ -58,8 +63,10 @@ def go(asked: Asked, *, dry_run: bool, quiet: bool) -> None:
         for finding in plan.findings:
             bar.line(f"notice: {finding}")
         told = workflow.Told(line=bar.line, tick=bar.tick, stop=stop)
-        outcome = workflow.carry_out(plan, told, join(plan.recipe.device or "cpu"))
+        outcome = workflow.carry_out(plan, told, group)
     bar.clear()
+    if outcome is None:
+        return
     for written in outcome.written:
         console.result(str(written.path))
     console.result(str(asked.out / "report.html"))

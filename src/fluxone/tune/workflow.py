@@ -177,8 +177,10 @@ def prepare(wish: Wish, told: Told | None = None) -> Plan:
     )  # fmt: skip
 
 
-def carry_out(plan: Plan, told: Told | None = None, group: Group | None = None) -> Outcome:
+def carry_out(plan: Plan, told: Told | None = None, group: Group | None = None) -> Outcome | None:
     """Train, choose, write and prove; goes on from the folder's checkpoint if there is one.
+
+    Of several processes all train, and the first alone does the rest; None is what the others come to.
 
     Raises:
         BrokenModel: a loss is not finite.
@@ -194,6 +196,8 @@ def carry_out(plan: Plan, told: Told | None = None, group: Group | None = None) 
     out.mkdir(parents=True, exist_ok=True)
     run = Run(plan, told, group or Group())
     run.train()
+    if not run.trainer.group.first:
+        return None
     looks = run.tried()
     choice = choose(looks, LIMITS[wish.what])
     told.line(f"chosen: step {choice.look.step} at strength {choice.look.strength:g}: {choice.reason}")
