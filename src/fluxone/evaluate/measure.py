@@ -167,8 +167,7 @@ def _whole(rows: Sequence[Row], suite: Suite) -> Line:
 
 
 def _mean(name: str, rows: Sequence[Row]) -> Line:
-    unit = UNITS.get(name, "%")
-    title = name if unit == "%" else f"{name}, mean"
+    unit, title = UNITS.get(name, "%"), f"{name}, mean" if name in UNITS else name
     known = [[v.numbers[name] for v in column if name in v.numbers] for column in _columns(rows)]
     truth, rebuilt = (sum(values) / len(values) for values in known)
     figure = mean(_grouped(rows, lambda v: v.numbers.get(name)))
