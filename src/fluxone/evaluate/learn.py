@@ -39,6 +39,7 @@ class Learner:
 
     Args:
         optimizer: makes the step of an optimizer for a module; AdamW if None.
+        half: whether the networks compute in bfloat16; None is yes on a GPU.
     """
 
     def __init__(
@@ -47,8 +48,10 @@ class Learner:
         *,
         seed: int = 0,
         optimizer: Callable[[nn.Module], Move] | None = None,
+        half: bool | None = None,
     ) -> None:
         self.device = torch.device(device)
+        self.half = self.device.type == "cuda" if half is None else half
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = nn.ModuleDict({"looker": Looker(TABLES), "reader": Reader()})
@@ -79,7 +82,7 @@ class Learner:
         looker, reader = self.model["looker"], self.model["reader"]
         windows, letters = lines(answers, moved, self.rng)
         crops = cut(x[windows.picture], windows.box)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             cells, found, whole = looker(x.contiguous(memory_format=torch.channels_last))
             read = reader(crops.contiguous(memory_format=torch.channels_last))
         losses = things(cells.float().split(looker.parts, 1), answers, moved.place(answers["places"]))

@@ -53,14 +53,13 @@ def move(x: Batch, rng: torch.Generator) -> tuple[Batch, Moved]:
 
 
 def wear(x: Batch, rng: torch.Generator) -> Batch:
-    """Pictures (0..1) drawn small and enlarged, blurred, grained, and off in colour and contrast."""
+    """Pictures (0..1) drawn small and enlarged, grained, and off in colour and contrast."""
     count, device = len(x), x.device
-    amount = torch.rand(6, count, 1, 1, 1, generator=rng, device=device)
+    amount = torch.rand(4, count, 1, 1, 1, generator=rng, device=device)
     half = F.avg_pool2d(x, 2)
     quarter = F.interpolate(F.avg_pool2d(half, 2), scale_factor=2, mode="bilinear")
-    small = torch.lerp(half, quarter, (2 * amount[5] - 1).clamp(min=0) ** 2)
+    small = torch.lerp(half, quarter, (2 * amount[1] - 1).clamp(min=0) ** 2)
     x = torch.lerp(x, F.interpolate(small, scale_factor=2, mode="bilinear"), amount[0])
-    x = torch.lerp(x, F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), amount[1] ** 2)
     x = x + GRAIN * amount[2] ** 3 * torch.randn(x.shape, generator=rng, device=device)
     tint = TINT * (torch.rand(count, 3, 1, 1, generator=rng, device=device) - 0.5)
     return ((x - 0.5) * (1 + CONTRAST * (amount[3] - 0.5)) + 0.5 + tint).clamp(0, 1)
