@@ -36,6 +36,7 @@ COMMANDS = {
     "plan": "fluxone.cli.plan",
     "serve": "fluxone.cli.serve",
     "train": "fluxone.cli.train",
+    "distill": "fluxone.cli.distill",
     "evaluate": "fluxone.cli.evaluate",
 }
 

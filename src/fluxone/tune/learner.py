@@ -53,7 +53,7 @@ class Learner:
 
     Args:
         other: caption -> the words with which the network stays what it was.
-        priors: pictures of the class, trained on beside the others.
+        priors: the base's own pictures, on which the network stays what it was.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Learner:
         losses = self.losses(batch)
         tally.add(batch.sigma, losses.detach())
         (losses.sum() * share).backward()
-        kept = self._kept(step, batch)
+        kept = self._kept(step, places, batch)
         if kept is not None:
             tally.kept += float(kept.detach().sum())
             tally.kept_count += len(kept)
@@ -89,17 +89,23 @@ class Learner:
 
     def losses(self, batch: Batch) -> Tensor:
         """The loss of each sample."""
-        return _distance(self.velocity(batch), batch.target, batch.weight)
+        return distance(self.velocity(batch), batch.target, batch.weight)
 
-    def velocity(self, batch: Batch) -> Tensor:
-        """The network's velocity of the picture's tokens, float32."""
+    def velocity(self, batch: Batch, *, state: Tensor | None = None, guidance: Tensor | None = None) -> Tensor:
+        """The network's velocity of the picture's tokens, float32.
+
+        Args:
+            state: None is the batch's pictures, noised.
+            guidance: (B,) None is the one that is trained with.
+        """
         dtype = self.pipeline.dtype
-        img = batch.state.to(dtype)
+        img = (batch.state if state is None else state).to(dtype)
         if batch.channels is not None:
             img = torch.cat((img, batch.channels.to(dtype)), dim=-1)
         if batch.reference is not None:
             img = torch.cat((img, batch.reference.to(dtype)), dim=1)
-        told = torch.full_like(batch.sigma, self.settings.guidance) if self.pipeline.variant.guided else None
+        plain = torch.full_like(batch.sigma, self.settings.guidance) if guidance is None else guidance
+        told = plain if self.pipeline.variant.guided else None
         txt, pooled = batch.txt.to(dtype), batch.pooled.to(dtype)
         words = text_ids(txt.shape[1]).to(self.device)
         out: Tensor = self.network(img, batch.ids, txt, words, batch.sigma, pooled, told)
@@ -114,7 +120,7 @@ class Learner:
             found[f"{sigma:g}"] = float(torch.cat(rows).mean()) if rows else 0.0
         return found
 
-    def _kept(self, step: int, batch: Batch) -> Tensor | None:
+    def _kept(self, step: int, places: slice, batch: Batch) -> Tensor | None:
         """How far the network is from the base with other words, by sample; None if nothing is asked now."""
         settings = self.settings
         if settings.preserve == "none" or settings.preserve_weight == 0:
@@ -122,12 +128,12 @@ class Learner:
         if torch.rand((), generator=stream(settings.seed, "preserve", step)) >= settings.preserve_share:
             return None
         if self.priors is not None:
-            count = len(batch.x)
-            return self.losses(self.priors.batch(step, slice(0, count)).to(self.device))
-        batch = self.material.with_prompts(batch, self._words(step, batch)).to(self.device)
+            batch = self.priors.batch(step, places).to(self.device)
+        else:
+            batch = self.material.with_prompts(batch, self._words(step, batch)).to(self.device)
         with torch.no_grad(), self.beside.at(0):
             base = self.velocity(batch)
-        return _distance(self.velocity(batch), base, None)
+        return distance(self.velocity(batch), base, None)
 
     def _words(self, step: int, batch: Batch) -> list[str]:
         """The words that each sample is preserved with."""
@@ -138,6 +144,7 @@ class Learner:
         return [self.other_prompts[i] for i in picks]
 
 
-def _distance(a: Tensor, b: Tensor, weight: Tensor | None) -> Tensor:
+def distance(a: Tensor, b: Tensor, weight: Tensor | None) -> Tensor:
+    """The mean square difference of each sample."""
     square = (a - b).square()
     return (square if weight is None else square * weight).flatten(1).mean(1)

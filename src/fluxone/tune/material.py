@@ -137,7 +137,7 @@ class Material:
 
     def with_prompts(self, batch: Batch, prompts: Sequence[str]) -> Batch:
         """The same samples with other words."""
-        txt, pooled = self._texts(prompts)
+        txt, pooled = self.texts(prompts)
         return replace(batch, prompts=tuple(prompts), txt=txt, pooled=pooled)
 
     def _noise(self, item: Item, *words: object) -> Tensor:
@@ -148,7 +148,7 @@ class Material:
     def _batch(
         self, items: Sequence[Item], prompts: Sequence[str], noise: Tensor, sigma: Tensor, *, alone: bool
     ) -> Batch:
-        txt, pooled = self._texts(prompts)
+        txt, pooled = self.texts(prompts)
         ids = image_ids(*items[0].grid)
         reference = None
         if items[0].references and not alone and Kind.REFERENCE in self.pipeline.variant.takes:
@@ -171,7 +171,8 @@ class Material:
             names=tuple(item.example.path.name for item in items),
         )
 
-    def _texts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def texts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Prompts as (txt, pooled)."""
         texts = [self.cache.text(prompt) for prompt in prompts]
         return torch.cat([text.txt for text in texts]), torch.cat([text.pooled for text in texts])
 

@@ -17,7 +17,7 @@ PRESERVE = {
     "blank": "without words the network stays what it was",
     "class": "with the class' words in the name's place it stays what it was",
     "other": "with other prompts it stays what it was",
-    "pictures": "pictures of the class, drawn by the base, are trained on as well",
+    "pictures": "on pictures that the base drew of other prompts it stays what it was",
 }
 CALM = ("steps", "looks", "look_steps")  # may change when a run goes on
 

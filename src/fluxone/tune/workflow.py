@@ -24,6 +24,7 @@ from fluxone.lora.delta import Delta
 from fluxone.lora.load import load_lora
 from fluxone.pipeline import Pipeline
 from fluxone.recipe import Recipe
+from fluxone.request import Request
 from fluxone.train import checkpoint
 from fluxone.train.group import Group
 from fluxone.tune import folder as folders
@@ -35,7 +36,7 @@ from fluxone.tune.folder import Example, digest
 from fluxone.tune.kinds import Size
 from fluxone.tune.learner import Learner
 from fluxone.tune.lint import Finding, lint
-from fluxone.tune.looks import Look, Looker, Prompts, prompts_for, without
+from fluxone.tune.looks import ELSEWHERE, Look, Looker, Prompts, prompts_for, without
 from fluxone.tune.material import Material
 from fluxone.tune.memory import Memory, estimate
 from fluxone.tune.presets import Reason, preset
@@ -51,7 +52,8 @@ SAVES = 20  # checkpoints of a run, besides those at looks
 LEAST_APART = 10  # steps
 FEW_LOOK_STEPS = 12  # steps of the pictures of a look, at most, if nothing is said
 STATE = "state"
-CLASS_PICTURES = 24  # drawn by the base, where pictures of the class are trained on
+THINGS = ("cat", "dog", "car", "house", "tree", "star", "rabbit", "boat")
+BASE_PICTURES = 32  # drawn by the base of other prompts, where it is to stay what it was on these
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -348,20 +350,17 @@ class Run:
         return sum(rows.values()) / len(rows)
 
     def _priors(self, cache: Cache) -> Material | None:
-        """Pictures of the class by the base, drawn once."""
+        """Pictures of other prompts by the base, drawn once."""
         plan = self.plan
         if plan.settings.preserve != "pictures":
             return None
-        if not plan.wish.class_word:
-            raise BadRequest("preserve is pictures, and there is no class word", hint="give --class, such as dog")
-        place = self.out / "class"
+        place = self.out / "base"
         place.mkdir(parents=True, exist_ok=True)
-        texts = [without(example.text, plan.wish.name, plan.wish.class_word) for example in plan.trained]
-        from fluxone.request import Request
-
+        texts = _calm(plan)
+        self.told.line(f"drawing {BASE_PICTURES} pictures of other prompts by the base")
         found = []
-        for number in range(CLASS_PICTURES):
-            path, text = place / f"{number:03}.png", texts[number % len(texts)]
+        for number in range(BASE_PICTURES):
+            path, text = place / f"{number:03}.png", texts[number * 7 % len(texts)]
             if not path.exists():
                 picture = plan.pipeline(Request(prompt=text, seed=1000 + number)).images[0]
                 picture.save(path.with_suffix(".part"), format="PNG")
@@ -403,15 +402,15 @@ def _typed(recipe: Recipe) -> Recipe:
 
 
 def _calm(plan: Plan) -> tuple[str, ...]:
-    """Prompts that have nothing to do with the subject: its own captions with a common thing in the name's place."""
-    things = ("cat", "dog", "car", "house", "tree", "flower", "ball", "boat")
+    """Prompts without the subject: the captions with common things, or its class, in the name's place."""
     word = plan.wish.name
+    things = [f"a {thing}" for thing in (*THINGS, *((plan.wish.class_word,) if plan.wish.class_word else ()))]
     texts = [example.text for example in plan.trained if word and word.lower() in example.text.lower()]
-    made = [without(text, word, f"a {thing}") for text in texts for thing in things]
-    return tuple(dict.fromkeys(made)) or ("",)
+    made = [without(text, word, thing) for text in texts for thing in things]
+    return tuple(dict.fromkeys(made)) or ELSEWHERE
 
 
 def _clear(out: Path) -> None:
     """Forget a run; the cache stays, for it knows what it was made of."""
-    for name in (STATE, "looks", "class"):
+    for name in (STATE, "looks", "base"):
         shutil.rmtree(out / name, ignore_errors=True)
