@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,41 @@ class Chromium:
                 "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code,
                 modifiers=2 if control else 0,
             )  # fmt: skip
+
+    def choose(self, selector: str, file: Path) -> None:
+        """Give a file to a file input."""
+        root = self.send("DOM.getDocument")["root"]["nodeId"]
+        node = self.send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.send("DOM.setFileInputFiles", files=[str(file)], nodeId=node)
+
+    def click(self, selector: str) -> None:
+        """Press the middle of an element with the mouse."""
+        (place,) = self._places(selector, [(0.5, 0.5)])
+        for kind in ("mousePressed", "mouseReleased"):
+            self._mouse(kind, place)
+
+    def drag(self, selector: str, *points: tuple[float, float]) -> None:
+        """Draw the pressed mouse through points of an element, in shares of its width and height."""
+        places = self._places(selector, points)
+        self._mouse("mousePressed", places[0])
+        for place in places[1:]:
+            self._mouse("mouseMoved", place)
+        self._mouse("mouseReleased", places[-1])
+
+    def _places(self, selector: str, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+        find = f"document.querySelector({json.dumps(selector)})"
+        self.run(f"{find}.scrollIntoView({{block: 'nearest'}})")
+        left, top, width, height = self.run(
+            f"(r => [r.left, r.top, r.width, r.height])({find}.getBoundingClientRect())"
+        )
+        return [(left + x * width, top + y * height) for x, y in points]
+
+    def _mouse(self, kind: str, place: tuple[float, float]) -> None:
+        x, y = place
+        self.send(
+            "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1,
+            clickCount=int(kind != "mouseMoved"),
+        )  # fmt: skip
 
     def picture(self, path: Path) -> None:
         """Save what is to be seen."""

@@ -10,14 +10,12 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import openai
 import pytest
 from PIL import Image
 
-from e2e.chromium import PATH, Chromium
 from e2e.server import Server
 from fluxone.geometry import Resolution
 from fluxone.request import Request
@@ -88,38 +86,6 @@ def test_a_client_that_hangs_up_is_forgotten(server: Server) -> None:
     while (state := server.ask("/readyz"))["begun"] or state["waiting"]:
         assert time.monotonic() < end
         time.sleep(0.05)
-
-
-@pytest.mark.skipif(PATH is None, reason="there is no Chromium")
-def test_the_page_in_a_browser(server: Server, tmp_path: Path) -> None:
-    browser = Chromium(tmp_path)
-    try:
-        browser.open(server.url)
-        browser.until("document.getElementById('server').textContent === 'mini'")
-        assert browser.run("document.activeElement.id") == "prompt"
-        browser.run("(e => { e.value = 4; e.dispatchEvent(new Event('input')) })(document.forms[0].steps)")
-        browser.type("a fox in the snow")
-        browser.press("Enter", control=True)
-        browser.until("document.querySelectorAll('#gallery img').length === 1")
-        assert browser.run("document.getElementById('caption').textContent").startswith("a fox in the snow")
-        browser.until("document.getElementById('picture').naturalWidth === 512")
-        browser.open(server.url)
-        browser.until("document.querySelectorAll('#gallery img').length === 1")
-        browser.run("document.querySelector('#gallery button').click()")
-        assert browser.run("document.forms[0].prompt.value") == "a fox in the snow"
-        browser.run("(e => { e.value = 50 })(document.forms[0].steps)")
-        browser.press("Enter", control=True)
-        browser.until("document.querySelector('#picture.rough') !== null")
-        browser.press("Escape")
-        browser.until("document.getElementById('message').textContent.includes('cancelled')")
-        browser.resize(390, 844)
-        assert browser.run("document.documentElement.scrollWidth") <= 390, "nothing sticks out on a phone"
-        browser.open(f"{server.url}/docs")
-        browser.until("document.body.innerText.includes('POST /v1/flux-dev')")
-        elsewhere = [url for url in browser.asked if not url.startswith((server.url, "data:", "about:"))]
-        assert elsewhere == []
-    finally:
-        browser.close()
 
 
 def test_kill_9_loses_nothing_that_was_accepted(server: Server, alone: dict[int, np.ndarray]) -> None:

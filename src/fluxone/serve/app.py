@@ -35,9 +35,8 @@ PAGE = Path(__file__).parent / "page"
 FILES = {  # path -> type
     "": "text/html",
     "docs": "text/html",
-    "docs.js": "text/javascript",
     "page.css": "text/css",
-    "page.js": "text/javascript",
+    **dict.fromkeys(("api.js", "docs.js", "history.js", "page.js", "source.js"), "text/javascript"),
 }
 CLEAN = 3600.0  # s between clean-ups
 LOOK = 0.5  # s between looks whether the engine is ready

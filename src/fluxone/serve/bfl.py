@@ -29,7 +29,7 @@ from fluxone.serve.database import Row
 from fluxone.serve.fetch import check
 from fluxone.serve.jobs import Order
 from fluxone.serve.pictures import from_text
-from fluxone.serve.serving import NoModel, Serving
+from fluxone.serve.serving import NoModel, Serving, Want
 from fluxone.variants import Kind
 
 UNLIMITED = 1e9  # credits that are told where there is no quota: JSON has no infinity
@@ -76,9 +76,13 @@ def _post(name: str, endpoint: Endpoint, body_type: type[BaseModel]) -> Callable
     return post
 
 
+def _want(house: Serving, name: str, endpoint: Endpoint) -> Want:
+    told = house.settings.endpoints.get(name)
+    return endpoint.want if told is None else replace(endpoint.want, names=(told,))
+
+
 def _order(house: Serving, name: str, endpoint: Endpoint, body: Any) -> Order:
-    set_by = house.settings.endpoints.get(name)
-    want = endpoint.want if set_by is None else replace(endpoint.want, names=(set_by,))
+    want = _want(house, name, endpoint)
     prompt = getattr(body, "image_prompt", None)
     model = house.choose(replace(want, needs=Kind.PROMPT) if prompt else want)
     if getattr(body, "raw", False) and not prompt and house.variant(model).raw in house.engine.variants():
@@ -182,6 +186,26 @@ def cancel(http: Http, id: str) -> dict[str, object]:
     """Give a job up (not in BFL's API)."""
     caller(http, "jobs")
     return {"id": id, "cancelled": serving(http).jobs.cancel(id)}
+
+
+@router.get("/v1/endpoints")
+def endpoints(http: Http) -> dict[str, object]:
+    """Which model serves each endpoint, with its steps and guidance, or null; and the LoRAs (not in BFL's API)."""
+    caller(http, "draw")
+    house = serving(http)
+    return {
+        "endpoints": {name: _served(house, name, row) for name, row in ENDPOINTS.items()},
+        "loras": sorted(house.settings.finetunes),
+    }
+
+
+def _served(house: Serving, name: str, endpoint: Endpoint) -> dict[str, object] | None:
+    try:
+        model = house.choose(_want(house, name, endpoint))
+    except NoModel:
+        return None
+    row = house.variant(model)
+    return {"model": model, "steps": row.steps, "guidance": row.guidance, "size": row.size}
 
 
 @router.get("/v1/credits")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
 
 from fluxone.serve.app import create_app
@@ -33,6 +36,30 @@ def server(tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
     yield go
     for client in clients:
         client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def listening(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """A server that listens; its address."""
+    servers: list[tuple[uvicorn.Server, threading.Thread]] = []
+
+    def go(engine: Fake, policy: Policy | None = None) -> str:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        app = create_app(Settings(folder=tmp_path, port=port), engine, Metrics(), policy)
+        server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", ws="none"))
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        servers.append((server, thread))
+        while not server.started:
+            time.sleep(0.005)
+        return f"http://127.0.0.1:{port}"
+
+    yield go
+    for server, thread in servers:
+        server.should_exit = True
+        thread.join(10)
 
 
 def wait(client: TestClient, url: str) -> dict:

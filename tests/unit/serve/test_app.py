@@ -113,7 +113,7 @@ def test_what_was_left_undone_is_taken_up(server: Server) -> None:
 
 def test_the_page_asks_nobody_else(server: Server) -> None:
     client = server()
-    for path in ("/", "/page.css", "/page.js", "/docs", "/docs.js"):
+    for path in ("/", "/page.css", "/page.js", "/api.js", "/history.js", "/source.js", "/docs", "/docs.js"):
         reply = client.get(path)
         assert reply.status_code == 200
         assert "http://" not in reply.text

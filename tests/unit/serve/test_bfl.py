@@ -9,6 +9,7 @@ import io
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -18,8 +19,9 @@ from starlette.testclient import TestClient
 from fluxone.errors import BrokenModel
 from fluxone.serve import webhooks
 from fluxone.serve.bfl_fields import ENDPOINTS
+from fluxone.serve.engine import Beside
 from fluxone.serve.policy import Policy
-from fluxone.variants import CANNY, FILL, KONTEXT, MINI
+from fluxone.variants import CANNY, FILL, KONTEXT, MINI, Kind
 from unit.serve.conftest import BASE, wait
 from unit.serve.fake import Fake, colour
 
@@ -262,3 +264,56 @@ def test_webhooks_are_signed_and_tried_again(server: Server, monkeypatch: pytest
     assert (told["id"], told["status"], told["result"]["seed"]) == (reply["id"], "Ready", 3)
     assert signature == "sha256=" + hmac.new(b"s", raw, hashlib.sha256).hexdigest()
     assert client.get(told["result"]["sample"]).status_code == 200
+
+
+def test_which_model_serves_what(server: Server) -> None:
+    quick = replace(MINI, name="quick", steps=4, takes=(Kind.REFERENCE,))
+    redux = replace(MINI, name="redux", takes=(Kind.PROMPT,))
+    depth = replace(CANNY, name="deep", maps=("depth",))
+    engine = Fake({"quick": quick, "mini": MINI, "redux": redux, "canny": CANNY, "deep": depth}, held=True)
+    told = server(engine, finetunes={"tok": "tok.safetensors"}).get("/v1/endpoints").json()
+    models = {name: row and row["model"] for name, row in told["endpoints"].items()}
+    assert told["loras"] == ["tok"]
+    assert (models["flux-dev"], models["flux-schnell"], models["flux-kontext-pro"]) == ("mini", "quick", "quick")
+    assert (models["flux-pro-1.0-canny"], models["flux-pro-1.0-depth"]) == ("canny", "deep")
+    assert (models["flux-pro-1.0-pose"], models["flux-pro-1.0-fill"]) == (None, "mini")
+    assert told["endpoints"]["flux-schnell"]["steps"] == 4
+
+
+def test_pictures_that_speak_and_networks_beside(server: Server) -> None:
+    raw, redux = replace(MINI, name="mini-raw"), replace(MINI, name="redux", takes=(Kind.PROMPT,))
+    engine = Fake({"mini": MINI, "mini-raw": raw, "redux": redux, "net": MINI, "look": MINI}, held=True)
+    engine.nets = {"net": Beside(controlnets=1, modes=True), "look": Beside(looks=True)}
+    client = server(engine, endpoints={"flux-pro": "look"})
+    for endpoint, body in (
+        ("flux-pro-1.1-ultra", {"prompt": "x", "image_prompt": picture(), "image_prompt_strength": 0.4}),
+        ("flux-pro-1.1-ultra", {"prompt": "x", "raw": True, "aspect_ratio": "1:1"}),
+        ("flux-pro", {"prompt": "x", "image_prompt": picture()}),
+        ("flux-pro-1.0-depth", {"prompt": "x", "preprocessed_image": picture()}),
+        ("flux-pro-1.0-canny", {"prompt": "x", "control_image": picture(), "canny_low_threshold": 10}),
+    ):
+        reply = client.post(f"/v1/{endpoint}", json=body)
+        assert reply.status_code == 200, reply.text
+    first, second, third, fourth, fifth = (task.wanted for task in engine.tasks)
+    assert (first.model, first.request.image_prompt_strength, first.request.ultra) == ("redux", 0.4, None)
+    assert (second.model, second.request.raw, second.request.ultra) == ("mini-raw", True, "tiled")
+    assert (str(second.request.resolution), str(second.request.frame)) == ("256x256", "2048x2048")
+    assert (third.model, len(third.request.looks)) == ("look", 1)
+    assert (fourth.model, fourth.request.hint_modes, len(fourth.request.hints)) == ("net", ("depth",), 1)
+    assert (fifth.model, fifth.request.hint_modes) == ("net", ("canny",))
+
+
+def test_fields_that_are_ours(server: Server) -> None:
+    engine = Fake({"mini": MINI, "kontext": KONTEXT}, held=True)
+    client = server(engine, finetunes={"a": "a.safetensors", "b": "b.safetensors"})
+    loras = [{"name": "a", "scale": 0.5}, {"name": "b"}]
+    assert client.post("/v1/flux-dev", json={"prompt": "x", "loras": loras}).status_code == 200
+    images = {f"input_image_{n}": picture() for n in range(2, 11)}
+    body = {"prompt": "x", "input_image": picture(), **images, "then": ["y", "z"]}
+    assert client.post("/v1/flux-kontext-pro", json=body).status_code == 200
+    assert client.post("/v1/flux-pro-1.0-fill", json={"input_image": picture(), "mask": picture()}).status_code == 200
+    words, edit, _ = (task.wanted for task in engine.tasks)
+    assert words.loras == (("a.safetensors", 0.5), ("b.safetensors", 1.0))
+    assert (len(edit.request.references), edit.request.then) == (10, ("y", "z"))
+    assert client.post("/v1/flux-dev", json={"prompt": "x", "loras": [{"name": "nobody"}]}).status_code == 404
+    assert "fluxone train" in client.post("/v1/finetune", json={}).json()["message"]

@@ -3,53 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import uvicorn
 from PIL import Image
 
 from fluxone import AsyncClient, Client
 from fluxone.client import Failed, Moderated, Refused, Unreachable
 from fluxone.errors import BadFile, BrokenModel
-from fluxone.serve.app import create_app
 from fluxone.serve.engine import State
-from fluxone.serve.metrics import Metrics
 from fluxone.serve.policy import Policy
-from fluxone.serve.settings import Settings
 from fluxone.variants import CANNY, DEPTH, FILL, KONTEXT, MINI
 from unit.serve.fake import Fake, colour
 
 RED = Image.new("RGB", (64, 48), "red")
 ALL = {"mini": MINI, "kontext": KONTEXT, "fill": FILL, "canny": CANNY, "depth": DEPTH}
-
-
-@pytest.fixture
-def listening(tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """A server that listens; its address."""
-    servers: list[tuple[uvicorn.Server, threading.Thread]] = []
-
-    def go(engine: Fake, policy: Policy | None = None) -> str:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        app = create_app(Settings(folder=tmp_path, port=port), engine, Metrics(), policy)
-        server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", ws="none"))
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        servers.append((server, thread))
-        while not server.started:
-            time.sleep(0.005)
-        return f"http://127.0.0.1:{port}"
-
-    yield go
-    for server, thread in servers:
-        server.should_exit = True
-        thread.join(10)
 
 
 def test_every_call(listening: Callable[..., str], tmp_path: Path) -> None:

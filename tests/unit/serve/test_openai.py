@@ -7,6 +7,7 @@ import io
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import openai
 import pytest
@@ -15,7 +16,7 @@ from starlette.testclient import TestClient
 
 from fluxone.errors import BrokenModel
 from fluxone.serve.policy import words
-from fluxone.variants import KONTEXT, MINI
+from fluxone.variants import KONTEXT, MINI, Kind
 from unit.serve.conftest import BASE
 from unit.serve.fake import Fake, colour
 
@@ -164,3 +165,23 @@ def test_a_client_that_goes_takes_its_request_along(server: Server, monkeypatch:
     gone.set()
     asking.join(10)
     assert engine.tasks[0].cancelled
+
+
+def test_what_other_servers_take(server: Server) -> None:
+    redux = replace(MINI, name="redux", takes=(Kind.PROMPT,))
+    engine = Fake({"mini": MINI, "redux": redux}, held=False)
+    client = server(engine, finetunes={"a": "a.safetensors"})
+    extra = '<sd_cpp_extra_args>{"seed": 5, "steps": 7, "cfg_scale": 2.5}</sd_cpp_extra_args>'
+    lora = [{"name": "a", "scale": 0.5}]
+    assert client.post("/v1/images/generations", json={"prompt": f"a fox {extra}", "lora": lora}).is_success
+    wanted = engine.tasks[0].wanted
+    request = wanted.request
+    assert (request.prompt, request.seed, request.steps, request.cfg) == ("a fox", 5, 7, 2.5)
+    assert wanted.loras == (("a.safetensors", 0.5),)
+    bad = client.post("/v1/images/generations", json={"prompt": "<sd_cpp_extra_args>{</sd_cpp_extra_args>"})
+    assert bad.status_code == 400
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(file, "PNG")
+    assert client.post("/v1/images/variations", files={"image": ("a.png", file.getvalue())}).is_success
+    assert engine.tasks[1].wanted.model == "redux"
+    assert len(engine.tasks[1].wanted.request.image_prompts) == 1
