@@ -232,7 +232,7 @@ def place_of(source: Source, token: str | None = None) -> Path:
         BadFile, HubError: it is not there.
     """
     path = Path(source).expanduser()
-    return path if path.exists() else fetch(str(source), token=token)
+    return path if path.exists() else fetch(str(source), token=token, what="file")
 
 
 def read_word(text: str) -> tuple[str, str | None]:

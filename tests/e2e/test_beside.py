@@ -73,7 +73,7 @@ def test_a_controlnet(fluxone: Fluxone, tiny: Path, picture: Path, tmp_path: Pat
     entry = provenance.read("steered.png")
     assert entry.recipe["controlnets"] == ["union.safetensors:0.7"] and entry.request.hint_modes == ("depth",)
     assert entry.hashes["controlnet union"].endswith(" at 0.7") and len(entry.hints) == 1
-    assert "there is no adapter union" in fluxone("replay", "steered.png", "--control-image", picture, code=2).stderr
+    assert "there is no file union" in fluxone("replay", "steered.png", "--control-image", picture, code=2).stderr
     again = ("--controlnet", f"{file}:0.7", "--control-image", picture)
     assert "0 pixels differ" in fluxone("replay", "steered.png", *again).stdout
     assert "1 hints, 0 are given" in fluxone("replay", "steered.png", *again[:2], code=2).stderr
@@ -128,8 +128,8 @@ def test_a_tiny_decoder(fluxone: Fluxone, tiny: Path, tmp_path: Path) -> None:
         (["--ip-adapter", "x.safetensors"], "--ip-adapter is given without --ip-image; add --ip-image"),
         (["--control-mode", "canny"], "--control-mode is given without --controlnet"),
         (["--control-range", "half"], "--control-range is 'half'"),
-        (["--embedding", "gone.safetensors"], "there is no adapter gone.safetensors"),
-        (["--decoder", "gone.safetensors"], "there is no adapter gone.safetensors"),
+        (["--embedding", "gone.safetensors"], "there is no file gone.safetensors"),
+        (["--decoder", "gone.safetensors"], "there is no file gone.safetensors"),
     ],
 )
 def test_mistakes_are_told(fluxone: Fluxone, tiny: Path, options: list[str], told: str) -> None:

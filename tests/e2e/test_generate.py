@@ -196,6 +196,12 @@ def test_interrupting_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_models_inspect_takes_a_name_of_what_is_in_the_package(fluxone: Fluxone) -> None:
+    done = json.loads(fluxone("models", "inspect", "mini", "--json").stdout)
+    assert done["variant"] == "mini" and not done["missing"]
+    assert "dev does not exist" in fluxone("models", "inspect", "dev", code=2).stderr
+
+
 def test_models_inspect_tells_what_a_folder_holds(fluxone: Fluxone, tiny: Path) -> None:
     text = fluxone("models", "inspect", tiny).stdout
     for words in ("diffusers folder", "transformer", "autoencoder", "float32"):

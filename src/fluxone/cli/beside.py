@@ -40,9 +40,14 @@ class Beside:
             if bool(networks) != bool(pictures):
                 given, other = (picture, network) if pictures else (network, picture)
                 raise BadRequest(f"{given} is given without {other}", hint=f"add {other}")
-        if self.control_modes and not self.controlnets:
-            raise BadRequest("--control-mode is given without --controlnet", hint="leave it out")
         start, end = options.read_interval(self.control_range, "--control-range")
+        for option, value, other, networks in (
+            ("--control-mode", self.control_modes, "--controlnet", self.controlnets),
+            ("--control-range", self.control_range, "--controlnet", self.controlnets),
+            ("--image-encoder", self.image_encoder, "--ip-adapter", self.ip_adapters),
+        ):
+            if value and not networks:
+                raise BadRequest(f"{option} is given without {other}", hint="leave it out")
         return {
             "hints": tuple(options.read_image(path) for path in self.control_images),
             "hint_modes": self.control_modes,

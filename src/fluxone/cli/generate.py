@@ -27,6 +27,14 @@ if TYPE_CHECKING:
     from fluxone.sampling.samplers import Step
 
 WORDS = ("prompt", "negative", "clip_prompt", "clip_negative")  # which may be empty
+# Options that do nothing unless one of others is on.
+NEEDING = {
+    "negative": ("--cfg", "--nag"),
+    "clip_negative": ("--cfg", "--nag"),
+    "cfg_interval": ("--cfg", "--nag"),
+    "nag_tau": ("--nag",),
+    "nag_alpha": ("--nag",),
+}
 SAMPLERS, SCHEDULES = ", ".join(options.SAMPLERS), ", ".join(options.SCHEDULES)
 
 HELP = """Make a picture of PROMPT; `-` reads the prompt from standard input. Prints the picture's path.
@@ -111,8 +119,7 @@ class Asked(Beside):
             raise BadRequest(f"--wildcards is {self.wildcards}, no folder", hint="give the folder of the .txt files")
         if self.schedule is not None:
             pick(dict.fromkeys(options.SCHEDULES), self.schedule, "schedule")
-        if self.negative and self.cfg == 1 and self.nag == 1:
-            raise BadRequest("--negative does nothing while --cfg and --nag are 1", hint="add e.g. --nag 5, or --cfg 3")
+        self._check_guidance()
         by_model = self.ultra is not None and self.aspect is not None and self.megapixels is None
         return Request(
             prompt=options.read_prompt(self.prompt),
@@ -143,6 +150,17 @@ class Asked(Beside):
             init=None if self.init is None else options.read_image(self.init),
             **self.of_request(),
         )
+
+    def _check_guidance(self) -> None:
+        """Refuse what only works with guidance that is not on."""
+        usual = {option.name: option.default for option in OPTIONS}
+        on = {"--cfg": self.cfg != 1, "--nag": self.nag != 1}
+        for name, needed in NEEDING.items():
+            if getattr(self, name) in (None, "", usual[name]) or any(on[option] for option in needed):
+                continue
+            option, are = f"--{name.replace('_', '-')}", "are" if needed[1:] else "is"
+            hint = "add e.g. --nag 5" + (", or --cfg 3" if needed[1:] else "")
+            raise BadRequest(f"{option} does nothing while {' and '.join(needed)} {are} 1", hint=hint)
 
     def recipe(self) -> Recipe:
         """How to run the model.

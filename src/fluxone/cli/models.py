@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from fluxone.cli import console
@@ -43,13 +45,15 @@ def list_models(as_json: bool) -> None:
 
 
 @command.command("inspect")
-@click.argument("file", metavar="FILE|FOLDER")
+@click.argument("file", metavar="FILE|FOLDER|NAME")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def inspect_file(file: str, as_json: bool) -> None:
     """Variant, layout, precision, parts and sizes, read from the headers alone."""
     from fluxone.weights.inspect import inspect
+    from fluxone.weights.shipped import shipped
 
-    report = inspect(file)
+    row = VARIANTS.get(file)
+    report = inspect(shipped(row) if row is not None and row.assets and not Path(file).exists() else file)
     if as_json:
         console.document(report.as_dict())
         return

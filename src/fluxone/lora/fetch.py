@@ -32,8 +32,11 @@ TIMEOUT = 60  # seconds without a byte
 CHUNK = 1 << 20  # bytes
 
 
-def fetch(source: str, *, token: str | None = None) -> Path:
+def fetch(source: str, *, token: str | None = None, what: str = "adapter") -> Path:
     """The file of an adapter, downloaded if it is remote and not here yet; a name of the table is that row's.
+
+    Args:
+        what: what a message calls it.
 
     Raises:
         BadFile: nothing usable is there.
@@ -52,7 +55,7 @@ def fetch(source: str, *, token: str | None = None) -> Path:
     if (found := HUB.fullmatch(source)) is not None and (found[2] or not path.suffix):
         return _hub(found[1], found[2], token=token)
     raise BadFile(
-        f"there is no adapter {source}", hint="give a file, a folder, a hub id (org/name), or civitai:VERSION"
+        f"there is no {what} {source}", hint="give a file, a folder, a hub id (org/name), or civitai:VERSION"
     )
 
 
