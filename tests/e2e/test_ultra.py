@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fluxone.geometry import Resolution
+from fluxone.variants import MINI
+
 Fluxone = Callable[..., Any]
 FAST = ("--steps", 2, "--quiet", "--json")
 
@@ -25,26 +28,27 @@ def mask(path: Path, left: int, right: int) -> Path:
 def test_a_large_picture_of_the_mini_keeps_what_the_small_one_shows(fluxone: Fluxone) -> None:
     asked = ("a red car in the snow", "--seed", 4, "--steps", 5, "--aspect", "1:1", "--quiet")
     large = Path(fluxone("ultra", *asked, "-o", "large.png").stdout.strip())
-    fluxone("generate", *asked[:-3], "--size", "128x128", "--quiet", "-o", "small.png")
+    fluxone("generate", *asked[:-3], "--size", f"{MINI.size}x{MINI.size}", "--quiet", "-o", "small.png")
     one, other = Image.open(large), Image.open("small.png")
-    assert one.size == (256, 256)
+    assert one.size == (2 * MINI.size, 2 * MINI.size)
     shrunk = np.asarray(one.resize((16, 16), Image.Resampling.BOX), dtype=np.float32)
     small = np.asarray(other.resize((16, 16), Image.Resampling.BOX), dtype=np.float32)
     assert np.abs(shrunk - small).mean() < 12, "the same composition, its means within the decoder's error"
-    plain = other.resize((256, 256), Image.Resampling.BICUBIC)
+    plain = other.resize(one.size, Image.Resampling.BICUBIC)
     for axis in (0, 1):
         pixels = (np.asarray(image, dtype=np.float32) for image in (one, plain))
         steps, expected = (np.abs(np.diff(values, axis=axis)).mean((1 - axis, 2)) for values in pixels)
         assert steps.max() < 2 * expected.max(), "no line stands out that the small picture does not have"
 
 
-@pytest.mark.parametrize(("aspect", "size"), [("21:9", (384, 160)), ("9:21", (160, 384)), (None, (352, 192))])
-def test_every_aspect_comes_out_and_replays(fluxone: Fluxone, tiny: Path, aspect: str | None, size: Any) -> None:
+@pytest.mark.parametrize("aspect", ["21:9", "9:21", None])
+def test_every_aspect_comes_out_and_replays(fluxone: Fluxone, tiny: Path, aspect: str | None) -> None:
+    half = Resolution.from_aspect(aspect or "16:9", MINI.size**2)
     given = () if aspect is None else ("--aspect", aspect)
     done = fluxone("ultra", "a fox", "--model", tiny, "--variant", "mini", *given, *FAST, "--raw")
     (image,) = json.loads(done.stdout)["images"]
-    assert Image.open(image["path"]).size == size
-    assert image["request"]["guidance"] == 1.5 and image["request"]["ultra"] == "tiled"
+    assert Image.open(image["path"]).size == (2 * half.width, 2 * half.height)
+    assert image["request"]["guidance"] == MINI.raw_guidance and image["request"]["ultra"] == "tiled"
     if aspect is None:
         fluxone("replay", image["path"], "--quiet")
 

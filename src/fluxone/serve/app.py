@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+import sqlalchemy as sa
 from fastapi import APIRouter, FastAPI
 from fastapi import Request as Http
 from fastapi.responses import FileResponse, JSONResponse, Response
@@ -31,6 +34,8 @@ from fluxone.serve.settings import MEGABYTE, Settings
 from fluxone.serve.store import TYPES, Store
 from fluxone.serve.webhooks import Webhooks
 
+log = logging.getLogger("fluxone.serve")
+
 PAGE = Path(__file__).parent / "page"
 FILES = {  # path -> type
     "": "text/html",
@@ -39,6 +44,7 @@ FILES = {  # path -> type
     **dict.fromkeys(("api.js", "docs.js", "history.js", "page.js", "source.js"), "text/javascript"),
 }
 CLEAN = 3600.0  # s between clean-ups
+BEATS = 6  # signs of life in the database, within a lease
 LOOK = 0.5  # s between looks whether the engine is ready
 
 router = APIRouter(tags=["Server"])
@@ -126,11 +132,17 @@ def _file(app: FastAPI, name: str, kind: str) -> None:
 
 
 def _keep(house: Serving, over: threading.Event) -> None:
-    """Take up what was left undone once the models are there; then clean up now and again."""
+    """Take up what is nobody's once the models are there, keep this server's leases, and clean up now and again."""
     while not over.is_set() and not house.engine.state().ready:
         over.wait(LOOK)
-    if not over.is_set():
-        house.jobs.resume()
+    cleaned = float("-inf")
     while not over.is_set():
-        house.jobs.sweep()
-        over.wait(CLEAN)
+        try:
+            house.jobs.beat()
+            house.jobs.resume()
+            if time.monotonic() - cleaned > CLEAN:
+                house.jobs.sweep()
+                cleaned = time.monotonic()
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            log.error("the database or the folder is away: %s", error)
+        over.wait(house.settings.lease_seconds / BEATS)

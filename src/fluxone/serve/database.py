@@ -42,6 +42,8 @@ JOBS = sa.Table(
     sa.Column("webhook_secret", sa.Text),
     sa.Column("webhook_due", sa.Double, index=True),
     sa.Column("webhook_tries", sa.Integer, nullable=False),
+    sa.Column("server", sa.String(255), nullable=False, server_default=""),  # that draws it
+    sa.Column("lease", sa.Double, nullable=False, server_default="0"),  # until when it must say that it still does
     sa.UniqueConstraint("owner", "idempotency", name="once"),
 )
 KEYS = sa.Table(

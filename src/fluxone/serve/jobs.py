@@ -2,10 +2,12 @@
 
     accept   pictures to disk -> row, pending -> engine                    after this a crash loses nothing
     finish   result to disk, whole -> row, ready -> webhook is due         before this it is drawn again
-    resume   every pending row goes back to the engine
+    resume   every pending row that is nobody's goes to the engine: its server began anew, or its lease ran out
+    beat     this server's leases go on; what was cancelled by way of another server is given up
     sweep    rows, results and orphans older than the retention go
 
-A seed is chosen before a job is accepted, so that drawing it again makes the same picture.
+A seed is chosen before a job is accepted, so that drawing it again makes the same picture. So it does no harm if two
+servers on one database draw the same job, when a clock jumps, say: the first to finish writes the row.
 """
 
 from __future__ import annotations
@@ -100,6 +102,7 @@ class Jobs:
         self._taking = threading.Lock()  # between a row's insertion and its task's being known
         self._savers = ThreadPoolExecutor(SAVERS, thread_name_prefix="saver")
         self._stopping = threading.Event()
+        self._fresh = True  # nothing was taken up yet
 
     def accept(self, order: Order, owner: Owner) -> Row:
         """Take a job on; when this returns it is safe.
@@ -129,6 +132,7 @@ class Jobs:
             "finished": time.time() if reasons else None, "digest": order.digest, "idempotency": order.idempotency,
             "webhook_url": order.webhook_url, "webhook_secret": order.webhook_secret,
             "webhook_due": time.time() if reasons and order.webhook_url else None, "webhook_tries": 0,
+            "server": self.settings.own_name, "lease": self._lease(),
         }  # fmt: skip
         if not reasons:
             self.store.keep_inputs(job, order.request)
@@ -165,25 +169,62 @@ class Jobs:
 
     def cancel(self, job: str) -> bool:
         """Give a job up before its next step; False if it is not in work."""
-        watched = self.live.get(job)
-        if watched is not None:
+        if (watched := self.live.get(job)) is not None:
             watched.task.cancel()
-        return watched is not None
+            return True
+        row = self.find(job)
+        if row is None or row["status"] != PENDING:
+            return False
+        self._settle(row, CANCELLED, "the request was cancelled")  # whoever draws it hears of it at its next beat
+        return True
 
     def resume(self) -> int:
-        """Let everything that was accepted and not finished be drawn; how much that was."""
-        query = sa.select(JOBS).where(JOBS.c.status == PENDING).order_by(JOBS.c.created)
+        """Let what was accepted, is not finished, and is nobody's now be drawn here; how much that was."""
+        free = JOBS.c.lease < time.time()
+        if self._fresh:  # what this server itself left behind needs no patience
+            free = sa.or_(free, JOBS.c.server == self.settings.own_name)
+        query = sa.select(JOBS).where(JOBS.c.status == PENDING, free).order_by(JOBS.c.created)
+        count = 0
         with self._taking:
             with self.database.connect() as connection:
                 pending = [row for row in rows(connection, query) if row["id"] not in self.live]
             for row in pending:
-                try:
-                    request = provenance.from_json(row["request"]).request
-                    request = replace(request, **self.store.read_inputs(row["id"]))  # type: ignore[arg-type]
-                    self._draw(row, request, 0)
-                except (FluxoneError, OSError) as error:
-                    self._settle(row, ERROR, f"it could not be taken up again: {error}")
-        return len(pending)
+                if self._take(row):
+                    count += 1
+                    self._take_up(row)
+        self._fresh = False
+        return count
+
+    def _lease(self) -> float:
+        return time.time() + self.settings.lease_seconds
+
+    def _take(self, row: Row) -> bool:
+        """Make a job this server's, unless another was quicker."""
+        same = (JOBS.c.id == row["id"], JOBS.c.status == PENDING, JOBS.c.lease == row["lease"])
+        mine = {"server": self.settings.own_name, "lease": self._lease()}
+        with self.database.begin() as connection:
+            return bool(connection.execute(JOBS.update().where(*same).values(mine)).rowcount)
+
+    def _take_up(self, row: Row) -> None:
+        try:
+            request = provenance.from_json(row["request"]).request
+            request = replace(request, **self.store.read_inputs(row["id"]))  # type: ignore[arg-type]
+            self._draw(row, request, 0)
+        except (FluxoneError, OSError) as error:
+            self._settle(row, ERROR, f"it could not be taken up again: {error}")
+
+    def beat(self) -> None:
+        """Keep the leases of what is in work here; give up what is settled otherwise."""
+        mine = list(self.live)
+        if not mine:
+            return
+        pending = (JOBS.c.id.in_(mine), JOBS.c.status == PENDING)
+        with self.database.begin() as connection:
+            connection.execute(JOBS.update().where(*pending).values(lease=self._lease()))
+            still = set(connection.execute(sa.select(JOBS.c.id).where(*pending)).scalars())
+        for job in mine:
+            if job not in still and (watched := self.live.get(job)):
+                watched.task.cancel()
 
     def sweep(self) -> None:
         """Delete what is older than the retention."""
@@ -197,9 +238,15 @@ class Jobs:
         self.store.sweep(known, time.time() - min(DAY, self.settings.keep_days * DAY))
 
     def stop(self) -> None:
-        """Finish saving. The engine has stopped before."""
+        """Finish saving, and leave the rest to whoever comes. The engine has stopped before."""
         self._stopping.set()
         self._savers.shutdown(wait=True)
+        mine = (JOBS.c.server == self.settings.own_name, JOBS.c.status == PENDING)
+        try:
+            with self.database.begin() as connection:
+                connection.execute(JOBS.update().where(*mine).values(lease=0.0))
+        except sa.exc.SQLAlchemyError as error:
+            log.warning("the database is away: %s; leases end in %g s", error, self.settings.lease_seconds)
 
     def _known(self, order: Order, owner: Owner) -> Row | None:
         query = sa.select(JOBS).where(JOBS.c.owner == owner.id, JOBS.c.idempotency == order.idempotency)

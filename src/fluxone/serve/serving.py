@@ -62,7 +62,8 @@ class Want:
 
     def rank(self, variant: Variant) -> tuple[float, ...]:
         """Less is better: it is of few steps only if that is wanted, and takes little that is not asked for."""
-        return (variant.steps if self.quick else not variant.guided, len(variant.takes))
+        other = self.needs is not None and self.needs not in variant.takes  # a network beside it would do it
+        return (other, variant.steps if self.quick else not variant.guided, len(variant.takes))
 
 
 @dataclass(frozen=True, kw_only=True)

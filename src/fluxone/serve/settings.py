@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -26,6 +27,7 @@ class Settings:
         devices: one worker each; empty is the best there is.
         folder: results, inputs of jobs that are not done, the secret that links are signed with, the database.
         database: a URL as SQLAlchemy takes it; empty is SQLite in the folder.
+        name: of this server, among those that share a database; empty is its host and port.
         public_url: how clients reach the server, where that differs from what they say in `Host`.
         endpoints: name of a BFL endpoint (`flux-dev`) -> name of a model, where the server should not choose.
         finetunes: id -> LoRA file, for the finetuned endpoints and the `lora` field.
@@ -33,6 +35,7 @@ class Settings:
         reachable: private hosts that pictures and webhooks may be fetched from and sent to all the same.
         waiting: requests that may wait; more are told to come again.
         concurrent: requests of one API key at a time.
+        lease_seconds: after which the jobs of a server that is silent are taken up by another on the same database.
         keep_days: after which results are deleted.
         link_seconds: that a link to a result lives.
         body_megabytes: of a request's body.
@@ -48,6 +51,7 @@ class Settings:
     devices: tuple[str, ...] = ()
     folder: Path = Path("serve")
     database: str = ""
+    name: str = ""
     public_url: str | None = None
     endpoints: Mapping[str, str] = field(default_factory=dict)
     finetunes: Mapping[str, str] = field(default_factory=dict)
@@ -55,6 +59,7 @@ class Settings:
     reachable: tuple[str, ...] = ()
     waiting: int = 256
     concurrent: int = 24
+    lease_seconds: float = 30.0
     keep_days: float = 7.0
     link_seconds: int = 600
     body_megabytes: int = 100
@@ -76,6 +81,11 @@ class Settings:
         for name in told:
             pick(dict.fromkeys(item.name for item in fields(Recipe)), name, "field of a recipe")
         return Recipe(**{name: tuple(value) if isinstance(value, list) else value for name, value in told.items()})
+
+    @property
+    def own_name(self) -> str:
+        """Of this server: what it left undone when it ended, it knows again by it."""
+        return self.name or f"{socket.gethostname()}:{self.port}"
 
     @property
     def local(self) -> bool:

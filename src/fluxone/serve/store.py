@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import io
+import os
 import re
 import secrets
 import time
@@ -38,11 +39,7 @@ class Store:
         try:
             for place in (self.inputs, self.results):
                 place.mkdir(parents=True, exist_ok=True)
-            secret = folder / "secret"
-            if not secret.exists():
-                provenance.write_whole(secret, secrets.token_bytes(SECRET_BYTES))
-                secret.chmod(0o600)
-            self._secret = secret.read_bytes()
+            self._secret = _secret(folder / "secret")
         except OSError as error:
             raise CannotWrite(f"{folder} cannot be used: {error.strerror}") from error
 
@@ -115,3 +112,18 @@ class Store:
 
 def _each(value: Image.Image | tuple[Image.Image, ...] | None) -> tuple[Image.Image, ...]:
     return value if isinstance(value, tuple) else () if value is None else (value,)
+
+
+def _secret(file: Path) -> bytes:
+    """What links are signed with: made by the first server that uses the folder, read by all."""
+    if not file.exists():
+        own = file.with_name(f".secret-{secrets.token_hex(8)}")
+        own.touch(0o600)
+        own.write_bytes(secrets.token_bytes(SECRET_BYTES))
+        try:
+            os.link(own, file)  # whole, and only if no other was quicker
+        except FileExistsError:
+            pass
+        finally:
+            own.unlink()
+    return file.read_bytes()

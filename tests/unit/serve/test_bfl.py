@@ -17,6 +17,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from fluxone.errors import BrokenModel
+from fluxone.geometry import Resolution
 from fluxone.serve import webhooks
 from fluxone.serve.bfl_fields import ENDPOINTS
 from fluxone.serve.engine import Beside
@@ -68,7 +69,7 @@ def test_what_is_asked_for_reaches_the_engine(server: Server) -> None:
     engine = Fake(held=True)
     client = server(engine, finetunes={"tok": "tok.safetensors"})
     body = {
-        "prompt": "x", "seed": 5, "steps": 9, "guidance": 2.5, "width": 256, "height": 288, "finetune_id": "tok",
+        "prompt": "x", "seed": 5, "steps": 9, "guidance": 2.5, "width": 640, "height": 704, "finetune_id": "tok",
         "finetune_strength": 0.7, "output_format": "webp",
     }  # fmt: skip
     reply = client.post("/v1/flux-pro-finetuned", json=body)
@@ -76,7 +77,8 @@ def test_what_is_asked_for_reaches_the_engine(server: Server) -> None:
     (task,) = engine.tasks
     request = task.wanted.request
     assert (request.steps, request.guidance, request.seed) == (9, 2.5, 5)
-    assert (str(request.resolution), str(request.frame)) == ("128x128", "256x288")
+    drawn = Resolution.from_aspect("640:704", MINI.size**2)
+    assert (request.resolution, str(request.frame)) == (drawn, "640x704")
     assert task.wanted.loras == (("tok.safetensors", 0.7),)
     task.done, task.steps = 3, 9
     told = client.get(reply.json()["polling_url"]).json()

@@ -287,3 +287,42 @@ def test_settings_of_a_file(tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(error):
             settings_.read(file)
+
+
+def test_servers_on_one_database(start: Callable[..., Jobs], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job is one server's until that is silent for too long; what it left behind itself it takes up at once."""
+    left, right = Fake(held=True), Fake(held=True)
+    one, other = start(left, name="one"), start(right, name="other")
+    row = one.accept(order(), ME)
+    assert other.resume() == 0, "it is the other's, who lives"
+    assert other.cancel(row["id"]), "by way of any server"
+    one.beat()
+    left.go()
+    assert settled(one, row["id"])["status"] == CANCELLED
+    lost, kept = one.accept(order(8), ME), one.accept(order(9), ME)
+    now = time.time() + 31
+    monkeypatch.setattr(time, "time", lambda: now)
+    one.live.pop(lost["id"])  # as after a crash
+    one.beat()
+    assert other.resume() == 1
+    assert other.resume() == 0
+    right.go()
+    assert settled(other, lost["id"])["status"] == READY
+    assert one.find(kept["id"])["server"] == "one"
+    again = start(Fake(), name="one")
+    assert again.resume() == 1
+    assert settled(again, kept["id"])["status"] == READY
+    left.go()  # the first one draws it too: same picture, and the row stays as it is
+    assert settled(one, kept["id"])["status"] == READY
+
+
+def test_stopping_leaves_the_rest_to_whoever_comes(start: Callable[..., Jobs], tmp_path: Path) -> None:
+    engine = Fake(held=True)
+    one = start(engine, name="one")
+    row = one.accept(order(), ME)
+    engine.go(error=Stopped("the server was stopped"))
+    one.stop()
+    other = start(Fake(), name="other")
+    assert other.resume() == 1
+    assert settled(other, row["id"])["status"] == READY
+    assert Store(tmp_path).signature("x", 1) == Store(tmp_path).signature("x", 1), "one secret for all of a folder"
