@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from fluxone.errors import FluxoneError, UnknownName, UserError
+from fluxone.errors import CannotWrite, FluxoneError, UnknownName, UserError
 from fluxone.serve.keys import Broke, Denied, TooMany
 from fluxone.serve.line import Busy
 from fluxone.serve.serving import NoModel, NotReady
@@ -35,7 +35,8 @@ def status_of(error: FluxoneError) -> int:
     if isinstance(error, Denied):
         return error.status
     table: dict[type[FluxoneError], int] = {
-        Broke: 402, NoModel: 404, NotReady: 503, UnknownName: 404, Busy: 429, TooMany: 429, Stopped: 503, UserError: 422
+        Broke: 402, NoModel: 404, NotReady: 503, UnknownName: 404, Busy: 429, TooMany: 429, Stopped: 503,
+        CannotWrite: 503, UserError: 422,
     }  # fmt: skip
     return next((status for kind, status in table.items() if isinstance(error, kind)), 500)
 

@@ -12,6 +12,7 @@ servers on one database draw the same job, when a clock jumps, say: the first to
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import threading
@@ -24,7 +25,7 @@ from dataclasses import dataclass, field, replace
 import sqlalchemy as sa
 
 from fluxone import provenance
-from fluxone.errors import BadRequest, FluxoneError
+from fluxone.errors import BadRequest, CannotWrite, FluxoneError
 from fluxone.request import Request
 from fluxone.serve import keys
 from fluxone.serve.database import JOBS, Row, rows
@@ -42,7 +43,8 @@ PENDING, READY, ERROR = "pending", "ready", "error"
 ASKED, SHOWN = "asked-moderated", "shown-moderated"  # the request, the picture
 CANCELLED = "cancelled"
 SAVERS = 2
-RETRY = 1.0  # s, while the database is away
+RETRY = 1.0  # s, while the database is away or the disk is full
+FULL = 120  # tries before a disk that stays full is an error of the job
 DAY = 86400.0
 
 
@@ -278,23 +280,27 @@ class Jobs:
             listener()
 
     def _finish(self, task: Task) -> None:
-        """Keep what came of a task; as long as the database is away, try again."""
-        row = None
-        while row is None and not self._stopping.is_set():
+        """Keep what came of a task; while the database is away or the disk is full, try again."""
+        for tries in itertools.count():
             try:
-                row = self.find(task.wanted.id)
-                if row is not None:
-                    self._close(row, task)
-            except sa.exc.SQLAlchemyError as error:
-                log.error("the database is away: %s", error)
-                row = None
-                self._stopping.wait(RETRY)
+                if (row := self.find(task.wanted.id)) is not None:
+                    self._close(row, task, last=tries >= FULL)
+                break
+            except (sa.exc.SQLAlchemyError, CannotWrite) as error:
+                log.error("the database or the disk does not take it: %s", error)
+            if self._stopping.wait(RETRY):
+                break  # it stays pending: the next start takes it up
         if (watched := self.live.pop(task.wanted.id, None)) is not None:
             watched.settled.set()
         if listener := self.listeners.get(task.wanted.id):
             listener()
 
-    def _close(self, row: Row, task: Task) -> None:
+    def _close(self, row: Row, task: Task, *, last: bool) -> None:
+        """Write down what came of a task.
+
+        Raises:
+            CannotWrite: the disk is full, and this is not the `last` try.
+        """
         if isinstance(task.error, Stopped):
             return  # stays pending: the next start takes it up
         if isinstance(task.error, Cancelled):
@@ -307,7 +313,9 @@ class Jobs:
         else:
             try:
                 self.store.keep(row["id"], task.drawn.image, task.drawn.record, row["format"], row["quality"])
-            except FluxoneError as error:
+            except CannotWrite as error:
+                if not last:
+                    raise
                 self._settle(row, ERROR, str(error))
             else:
                 self._settle(row, READY, None)

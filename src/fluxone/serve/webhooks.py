@@ -11,8 +11,10 @@ import json
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
@@ -26,7 +28,8 @@ TRIES = 8
 FIRST = 2.0  # s to the second try; each next waits twice as long
 LOOK = 0.5  # s between looks at what is due
 LEASE = 60.0  # s that a try may take before another is made
-AT_ONCE = 8
+AT_ONCE, OF_ONE = 8, 2  # sent at a time: in all, and to one host, so that a slow one holds nobody up
+SEEN = 256  # looked through for hosts that are free
 
 Body = Callable[[Row], dict[str, object]]
 
@@ -43,6 +46,8 @@ class Webhooks(threading.Thread):
         self.database, self.body, self.reachable, self.first = database, body, reachable, first
         self._senders = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook")
         self._over = threading.Event()
+        self._sending: Counter[str] = Counter()  # by host
+        self._lock = threading.Lock()
 
     def run(self) -> None:
         """Look and send, until stopped."""
@@ -61,17 +66,34 @@ class Webhooks(threading.Thread):
     def due(self) -> list[Row]:
         """The jobs whose receivers are to be told now, taken so that nobody else tells them meanwhile."""
         now = time.time()
+        query = sa.select(JOBS).where(JOBS.c.webhook_due <= now).order_by(JOBS.c.webhook_due).limit(SEEN)
+        taken = []
         with self.database.begin() as connection:
-            ready = rows(connection, sa.select(JOBS).where(JOBS.c.webhook_due <= now).limit(AT_ONCE))
-            taken = []
-            for row in ready:
+            for row in rows(connection, query):
+                if not self._free(row):
+                    continue
                 mine = JOBS.update().where(JOBS.c.id == row["id"], JOBS.c.webhook_due == row["webhook_due"])
                 if connection.execute(mine.values(webhook_due=now + LEASE)).rowcount:
                     taken.append(row)
+                    with self._lock:
+                        self._sending[_host(row)] += 1
         return taken
+
+    def _free(self, row: Row) -> bool:
+        with self._lock:
+            return self._sending.total() < AT_ONCE and self._sending[_host(row)] < OF_ONE
 
     def send(self, row: Row) -> None:
         """Tell one receiver; say when to try again if it does not hear."""
+        try:
+            self._send(row)
+        except sa.exc.SQLAlchemyError as error:
+            log.error("the database is away: %s; the webhook of %s may come twice", error, row["id"])
+        finally:
+            with self._lock:
+                self._sending[_host(row)] -= 1
+
+    def _send(self, row: Row) -> None:
         raw = json.dumps(self.body(row)).encode()
         headers = {"Content-Type": "application/json"}
         if row["webhook_secret"]:
@@ -89,6 +111,10 @@ class Webhooks(threading.Thread):
         with self.database.begin() as connection:
             told = JOBS.update().where(JOBS.c.id == row["id"])
             connection.execute(told.values(webhook_due=due, webhook_tries=tries))
+
+
+def _host(row: Row) -> str:
+    return urlsplit(row["webhook_url"]).hostname or ""
 
 
 def signature(secret: str, raw: bytes) -> str:

@@ -8,6 +8,7 @@ import hmac
 import io
 import json
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -319,3 +320,32 @@ def test_fields_that_are_ours(server: Server) -> None:
     assert (len(edit.request.references), edit.request.then) == (10, ("y", "z"))
     assert client.post("/v1/flux-dev", json={"prompt": "x", "loras": [{"name": "nobody"}]}).status_code == 404
     assert "fluxone train" in client.post("/v1/finetune", json={}).json()["message"]
+
+
+def test_a_slow_receiver_holds_nobody_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhooks, "LOOK", 0.01)
+    let, asked = threading.Event(), []
+
+    def post(url: str, *told: object, **more: object) -> int:
+        asked.append(url)
+        if "slow" in url:
+            let.wait(20)
+        return 200
+
+    monkeypatch.setattr(webhooks.fetch, "post", post)
+    client = server(reachable=("localhost", "127.0.0.1"))
+    for n in range(12):
+        hook = "http://localhost/slow" if n < 11 else "http://127.0.0.1/quick"
+        assert client.post("/v1/flux-dev", json={"prompt": "x", "webhook_url": hook}).status_code == 200
+    for _ in range(1000):
+        if any("quick" in url for url in asked):
+            break
+        time.sleep(0.01)
+    assert sum("slow" in url for url in asked) <= webhooks.OF_ONE
+    assert any("quick" in url for url in asked)
+    let.set()
+    for _ in range(1000):
+        if len(asked) == 12:
+            break
+        time.sleep(0.01)
+    assert len(asked) == 12, "each is told once"

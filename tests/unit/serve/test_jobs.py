@@ -185,17 +185,29 @@ def test_a_job_is_cancelled(start: Callable[..., Jobs]) -> None:
     assert not jobs.cancel(row["id"])
 
 
-def test_a_full_disk_is_an_error_and_no_half_file(
+def test_a_full_disk_is_waited_for_and_leaves_no_half_file(
     start: Callable[..., Jobs], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def full(*told: object, **more: object) -> None:
-        raise CannotWrite("the disk is full")
+    save, failures = provenance.save, iter(range(3))
 
+    def full(*told: object, **more: object) -> None:
+        for _ in failures:
+            raise CannotWrite("the disk is full")
+        return save(*told, **more)
+
+    monkeypatch.setattr("fluxone.serve.jobs.RETRY", 0.01)
     monkeypatch.setattr(provenance, "save", full)
     jobs = start(Fake())
-    row = settled(jobs, jobs.accept(order(), ME)["id"])
+    assert settled(jobs, jobs.accept(order(), ME)["id"])["status"] == READY
+    failures = iter(range(10**6))
+    monkeypatch.setattr("fluxone.serve.jobs.FULL", 2)
+    row = settled(jobs, jobs.accept(order(8), ME)["id"])
     assert (row["status"], row["message"]) == (ERROR, "the disk is full")
-    assert not list((tmp_path / "results").iterdir())
+    assert len(list((tmp_path / "results").iterdir())) == 1
+    monkeypatch.setattr(provenance, "write_whole", full)
+    with pytest.raises(CannotWrite):
+        jobs.accept(order(init=Image.new("RGB", (48, 32))), ME)
+    assert not jobs.live, "it was never accepted"
 
 
 def test_a_database_that_is_away_is_waited_for(
