@@ -56,9 +56,9 @@ class Stage:
 
 STAGES: dict[str, Stage] = {
     "mini-128": Stage(
-        recipe="mini", share=0.16, batch=1024, rates={"muon": 4e-3, "adam": 2e-3, "decay": 0.15}, data={"size": 128},
+        recipe="mini", share=0.24, batch=512, rates={"muon": 4e-3, "adam": 2e-3, "decay": 0.15}, data={"size": 128},
     ),
-    "mini": Stage(recipe="mini", share=0.44, batch=384, rates={"decay": 0.65}, model={"start": ("mini-128",)}),
+    "mini": Stage(recipe="mini", share=0.4, batch=192, rates={"decay": 0.65}, model={"start": ("mini-128",)}),
     "mini-guidance": Stage(recipe="mini-guidance", share=0.09, batch=320, model={"start": ("mini",)}),
     "mini-schnell": Stage(recipe="mini-schnell", share=0.1, batch=256),
     "judge": Stage(recipe="", share=0.09, batch=768),
@@ -112,13 +112,13 @@ class Family:
         """The recipe with this stage's changes; paths lead to the runs of this process."""
         made = config.read(RECIPES / f"{stage.recipe}.toml")
         start = stage.model.get("start")
-        begins = (self.reading,) if start is None and name == "mini-128" else self._starts(name, start)
+        begins = (self.reading, *self.args.base) if name == "mini-128" else self._starts(name, start)
         model = replace(made.model, **{**stage.model, "start": begins, "autoencoder": self.encoder})
         return replace(
             made,
             **stage.top,
             out=str(self.runs / name), export="", batch=self.batch(stage), device=self.args.device, steps=NEVER,
-            minutes=seconds / 60, compile=self.args.device != "cpu",
+            minutes=seconds / 60, compile=self.args.compile,
             save_every=NEVER, sheet_every=NEVER, validate_every=NEVER, log_every=self.args.log,
             rates=replace(made.rates, **stage.rates), data=replace(made.data, **stage.data), model=model,
         )  # fmt: skip
@@ -217,6 +217,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out")
     parser.add_argument("--start", nargs=2, metavar=("AUTOENCODER", "READING"), required=True, help="run folders")
+    parser.add_argument("--base", nargs="*", default=[], help="runs that transformer and text encoders go on from")
+    parser.add_argument("--compile", action="store_true", help="let torch compile the blocks: over a minute at first")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seconds", type=float, default=700)
     parser.add_argument("--reserve", type=float, default=12, help="seconds kept for writing at the end")

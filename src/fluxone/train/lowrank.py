@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +59,8 @@ class LowRankAdapters(nn.Module):
         for name, layer in layers(flux).items():
             pair = Pair(layer, rank)
             self.pairs[_key(name)] = pair
-            layer.__class__, layer.beside = Beside, (pair,)  # in a tuple: no part of the network
+            layer.__class__ = Beside
+            cast("Beside", layer).beside = (pair,)  # in a tuple: no part of the network
 
     def lora(self, metadata: Mapping[str, str]) -> Lora:
         """The adapters as they are now."""

@@ -258,7 +258,8 @@ def holes(edges: Tensor, size: int) -> Tensor:
     at = (torch.arange(size, device=edges.device) + 0.5) / size
     left, top, right, bottom = edges.float().T[:, :, None]
     across, down = (at >= left) & (at < right), (at >= top) & (at < bottom)
-    return (down[:, :, None] & across[:, None, :]).float()[:, None]
+    inside: Tensor = down[:, :, None] & across[:, None, :]
+    return inside.float()[:, None]
 
 
 def _work(
