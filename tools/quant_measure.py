@@ -157,10 +157,12 @@ ROWS = (  # scheme, type, attention
 )
 
 
-def ways(given: Inputs, *, against: bool) -> list[Way]:
-    """The rows of the table; the first is what errors are measured against."""
+def ways(given: Inputs, *, against: bool, only: str = "") -> list[Way]:
+    """The rows of the table, or those whose name holds some words; the first is what errors are measured against."""
     rows = []
     for scheme, kind, attend in ROWS:
+        if rows and only and not any(word in f"{scheme or 'plain'}, {kind}, {attend}" for word in only.split(";")):
+            continue
         model, dtype = network(), getattr(torch, kind)
         settle(model, dtype) if scheme is None else quantize(model, scheme, dtype)
         rows.append(ours(f"{scheme or 'plain'}, {kind}, {attend}", model, given, dtype, attend))
@@ -209,10 +211,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--against", choices=("diffusers",))
+    parser.add_argument("--only", default="", metavar="WORDS;WORDS")
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = measure(ways(inputs(), against=options.against is not None), options.rounds)
+    found = measure(ways(inputs(), against=options.against is not None, only=options.only), options.rounds)
     print(table(found))
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:

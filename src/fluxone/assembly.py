@@ -25,11 +25,12 @@ from fluxone.guiding import furnish
 from fluxone.lora.adapters import Strength, read_scale
 from fluxone.lora.joining import joined
 from fluxone.lora.load import load_lora
-from fluxone.nn.attention import ATTENTION
+from fluxone.nn.attention import ATTENTION, AUTO, quickest
 from fluxone.nn.transformer import Flux
 from fluxone.offload import STREAMED, Offload
 from fluxone.pipeline import Pipeline
 from fluxone.quant.apply import prepare, quantize
+from fluxone.quant.fused import fuse
 from fluxone.recipe import Recipe
 from fluxone.text.encode import TextEncoders
 from fluxone.text.tokenizers import load_tokenizer
@@ -50,7 +51,8 @@ def assemble(source: Variant | str, recipe: Recipe | None = None, *, variant: st
     """
     asked = recipe or Recipe()
     recipe = settle(asked)
-    attend = pick(ATTENTION, recipe.attention, "attention backend")
+    if recipe.attention != AUTO:
+        pick(ATTENTION, recipe.attention, "attention backend")
     name = source.name if isinstance(source, Variant) else source
     own = inside(name)
     name, variant, recipe = on_base(name, variant, recipe)
@@ -65,7 +67,10 @@ def assemble(source: Variant | str, recipe: Recipe | None = None, *, variant: st
     if isinstance(source, Variant):
         bundle = replace(bundle, variant=_with_files(source, bundle.variant))
     bundle = _with_redux(bundle, recipe)
-    bundle.transformer.attend = attend
+    recipe = replace(recipe, attention=_attention(recipe, bundle))
+    bundle.transformer.attend = ATTENTION[recipe.attention]
+    if str(recipe.device).startswith("cuda"):
+        fuse(bundle.transformer)
     if recipe.compile:
         compile_blocks(bundle.transformer)
     pipeline = connect(bundle, recipe)
@@ -83,6 +88,17 @@ def compile_blocks(transformer: Flux) -> None:
     """Have every block compiled when it is first used: they are alike, so that two are compiled and not 57."""
     for block in (*transformer.double_blocks, *transformer.single_blocks):
         block.compile()
+
+
+def _attention(recipe: Recipe, bundle: Bundle) -> str:
+    """The attention backend: the recipe's, or the quickest on its device for a picture of the model's own size."""
+    if recipe.attention != AUTO:
+        return recipe.attention
+    row, shape = bundle.variant, bundle.variant.shape
+    tokens = (row.size // (2 * bundle.autoencoder.shape.factor)) ** 2 + row.text_tokens
+    dtype: torch.dtype = getattr(torch, str(recipe.dtype))
+    device = torch.device(str(recipe.device))
+    return quickest(device, dtype, tokens=tokens, heads=shape.heads, size=shape.head_dim)
 
 
 def _with_files(row: Variant, found: Variant) -> Variant:

@@ -46,6 +46,8 @@ class Recipe:
         quant: row of `QUANTS`, for the transformer's blocks; None keeps the dtype; `auto` plans (`plan.py`).
         quant_t5: the same for the T5 encoder, which is quantized apart.
         offload: row of `OFFLOADS`, or `auto`. Where it is, a picture that runs out of memory goes on with less.
+        attention: row of `ATTENTION` in `nn/attention.py`, or `auto`, which tries them on the device.
+        compile: torch's compiler for each block.
         compat: row of `COMPATS`: whose rounding and padding to follow.
         cache: `NAME` or `NAME:LIMIT` of a row of `CACHES`: some steps are guessed; None computes all.
         max_drift: picks the quickest row of `cache` whose measured drift is at most this.

@@ -64,6 +64,7 @@ PACKAGES = {
     "PIL": 0,  # floor 0: for its types only, which test_quick.py sees to
     "torch": 1,
     "jaxtyping": 1,
+    "triton": 1,
     "numpy": 1,
     "safetensors": 2,
     "huggingface_hub": 2,

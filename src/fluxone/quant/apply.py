@@ -18,6 +18,7 @@ from torch import nn
 from fluxone.errors import BadRequest, BadWeights, pick
 from fluxone.nn.layers import Modulator
 from fluxone.quant.fp8 import FP8, FP8_DYNAMIC
+from fluxone.quant.fused import fuse
 from fluxone.quant.int8 import DYNAMIC, INT8
 from fluxone.quant.layer import QuantLinear, Scheme
 from fluxone.quant.native import Gelu
@@ -65,6 +66,7 @@ def hasten(network: nn.Module) -> None:
         for name, child in list(owner.named_children()):
             if isinstance(child, nn.GELU) and child.approximate == "tanh":
                 setattr(owner, name, Gelu())
+    fuse(network)
 
 
 def settle(network: nn.Module, dtype: torch.dtype) -> None:

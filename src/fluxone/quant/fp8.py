@@ -97,5 +97,5 @@ def empty(rows: int, columns: int) -> Packed:
 
 FP8 = Scheme(name="fp8", bits=8.02, pack=pack, unpack=unpack, multiply=multiply, empty=empty, unpacks=True)
 FP8_DYNAMIC = Scheme(
-    name="fp8-dynamic", bits=8.02, pack=pack, unpack=unpack, multiply=multiply_dynamic, empty=empty, unpacks=True
+    name="fp8-dynamic", bits=8.02, pack=pack, unpack=unpack, multiply=multiply_dynamic, empty=empty, takes=KIND
 )

@@ -79,4 +79,6 @@ def empty(rows: int, columns: int) -> Packed:
 
 
 INT8 = Scheme(name="int8", bits=8.02, pack=pack, unpack=unpack, multiply=multiply, empty=empty, unpacks=True)
-DYNAMIC = Scheme(name="int8-dynamic", bits=8.02, pack=pack, unpack=unpack, multiply=multiply_dynamic, empty=empty)
+DYNAMIC = Scheme(
+    name="int8-dynamic", bits=8.02, pack=pack, unpack=unpack, multiply=multiply_dynamic, empty=empty, takes=torch.int8
+)

@@ -29,6 +29,7 @@ class Scheme:
         multiply: x (... I), those tensors and the bias to the layer's output, in the type of x.
         empty: shapes and types of those tensors for a weight of (O, I); None for a scheme that is never in a file.
         plain: whether `pack` wants the weight in the type that is computed in, and works on a CPU alone.
+        takes: the type that tokens are brought to for a product, a scale each; None leaves them (`fused`).
         unpacks: whether the weight is brought to numbers for each product.
         fits: whether a weight of (O, I) can be packed so.
     """
@@ -40,6 +41,7 @@ class Scheme:
     multiply: Multiply
     empty: Callable[[int, int], Packed] | None = None
     plain: bool = False
+    takes: torch.dtype | None = None
     unpacks: bool = False
     fits: Callable[[int, int], bool] = lambda rows, columns: True
 

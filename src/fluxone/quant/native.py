@@ -13,6 +13,7 @@ import platform
 import secrets
 import shutil
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -21,8 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SOURCE = Path(__file__).with_name("native.c")
-OPTIONS = ("-O3", "-march=native", "-ffp-contract=off", "-shared", "-fPIC")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("fused.c", "native.c"))  # the first includes the second
+OPTIONS = (
+    "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC",
+)  # fmt: skip
 MANY = 1 << 18  # numbers from which threads share them
 PATIENCE = 120  # seconds that the compiler may take
 WORDS = {torch.float32: "f32", torch.bfloat16: "bf16"}
@@ -36,13 +39,14 @@ def library() -> ctypes.CDLL | None:
     if compiler is None or os.name != "posix" or os.environ.get("FLUXONE_NATIVE") == "0":
         return None
     place = Path(os.environ.get("FLUXONE_CACHE") or Path.home() / ".cache" / "fluxone") / "native"
-    told = "\n".join((SOURCE.read_text(encoding="utf-8"), *OPTIONS, platform.machine(), _processor()))
+    sources = [path.read_text(encoding="utf-8") for path in SOURCES]
+    told = "\n".join((*sources, *OPTIONS, platform.machine(), _processor()))
     path = place / f"{hashlib.sha256(told.encode()).hexdigest()[:24]}.so"
     part = path.with_suffix(f".{secrets.token_hex(4)}.part")
     try:
         if not path.exists():
             place.mkdir(parents=True, exist_ok=True)
-            command = [compiler, *OPTIONS, "-o", str(part), str(SOURCE)]
+            command = [compiler, *OPTIONS, "-o", str(part), str(SOURCES[0]), "-lm"]
             subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
             part.replace(path)
         return ctypes.CDLL(str(path))
@@ -88,21 +92,25 @@ class Gelu(nn.Module):
         return out.view(x.shape)
 
 
-def _call(name: str, dtype: torch.dtype, by_row: tuple[Tensor, ...], shared: tuple[Tensor, ...], *sizes: int) -> None:
-    """Let each of torch's number of threads work on its share of the rows; few numbers are not worth sharing."""
-    work, rows = getattr(library(), f"{name}_{WORDS[dtype]}"), by_row[0].shape[0]
-    threads = torch.get_num_threads() if by_row[0].numel() >= MANY else 1
-    share = -(-rows // threads)
+def _call(name: str, dtype: torch.dtype, by_row: tuple[Tensor, ...], others: tuple[Tensor, ...], *sizes: int) -> None:
+    work = getattr(library(), f"{name}_{WORDS[dtype]}")
 
-    def part(start: int) -> None:
-        tensors = [*(tensor[start : start + share] for tensor in by_row), *shared]
-        counts = (min(share, rows - start), *sizes)
+    def part(start: int, stop: int) -> None:
+        tensors = [*(tensor[start:stop] for tensor in by_row), *others]
+        counts = (stop - start, *sizes)
         work(*(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors), *(ctypes.c_long(count) for count in counts))
 
+    shared(part, by_row[0].shape[0], by_row[0].numel())
+
+
+def shared(part: Callable[[int, int], None], rows: int, numbers: int) -> None:
+    """Let each of torch's number of threads work on its share of the rows; few numbers are not worth sharing."""
+    threads = torch.get_num_threads() if numbers >= MANY else 1
+    share = -(-rows // threads)
     if share < rows:
-        list(_crew(threads).map(part, range(0, rows, share)))
+        list(_crew(threads).map(lambda start: part(start, min(start + share, rows)), range(0, rows, share)))
     elif rows:
-        part(0)
+        part(0, rows)
 
 
 @cache

@@ -1,0 +1,1 @@
+"""How fast, how small, how true: contestants that take turns, with the machine's ceilings measured in the same run."""

@@ -1,0 +1,64 @@
+"""The passes between a block's products on a CUDA device: Triton kernels, products in the streams' type or in fp8."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fluxone.nn.attention import Attend
+from fluxone.nn.layers import QKNorm
+from fluxone.quant import fp8, kernels
+from fluxone.quant.layer import QuantLinear
+from fluxone.quant.passes import Product, Ready
+
+
+def helps(x: Tensor) -> bool:
+    """Whether the kernels can work on a tensor."""
+    return x.is_cuda and x.dtype in (torch.bfloat16, torch.float16, torch.float32) and kernels.available()
+
+
+class CudaPasses:
+    """The passes for streams of one type; with `whole`, tokens come to products in e4m3."""
+
+    def __init__(self, stream: torch.dtype, *, whole: bool) -> None:
+        self.stream, self.whole = stream, whole
+
+    def norm(self, x: Tensor, shift: Tensor, scale: Tensor) -> Ready:
+        """Normalised and modulated rows, ready for a product."""
+        return Ready(*kernels.norm(x, shift, scale, whole=self.whole))
+
+    def times(self, layer: nn.Module, x: Ready) -> Product:
+        """Rows times the weight of a layer; with scales the bias is still to come."""
+        if x.scales is None:
+            return Product(layer(x.numbers))
+        assert isinstance(layer, QuantLinear)
+        made = fp8.multiply_quantized(x.numbers, x.scales, layer.packed(), self.stream)
+        return Product(made, bias=layer.bias)
+
+    def room(self, total: int, heads: int, size: int) -> list[Tensor]:
+        """Queries, keys and values (N H D), still empty."""
+        return [torch.empty(total, heads, size, dtype=self.stream, device="cuda") for _ in range(3)]
+
+    def heads(self, made: Product, norm: QKNorm, pe: Tensor, out: Sequence[Tensor], place: int) -> None:
+        """Put the queries, keys and values of some rows to their place among all."""
+        norms = torch.cat((norm.query_norm.scale, norm.key_norm.scale)).float()
+        kernels.heads(made.sums, made.bias, norms, pe, (out[0], out[1], out[2]), place)
+
+    def attend(self, out: Sequence[Tensor], backend: Attend) -> Tensor:
+        """Attention, as rows of all heads side by side."""
+        q, k, v = (part.transpose(0, 1)[None] for part in out)
+        return backend(q, k, v)[0].transpose(0, 1).flatten(1)
+
+    def inner(self, mixed: Tensor | None, made: Product | None, rows: int, place: int, inner: int) -> Ready:
+        """What attention gave and what is activated, side by side; either may be missing."""
+        mixed = None if mixed is None else mixed[place : place + rows]
+        given, bias = (None, None) if made is None or not inner else (made.sums, made.bias)
+        like = given if given is not None else mixed
+        assert like is not None
+        return Ready(*kernels.inner(mixed, given, bias, inner, like, whole=self.whole))
+
+    def gate(self, made: Product, gate: Tensor, x: Tensor) -> Tensor:
+        """x + gate * product."""
+        return kernels.gate(made.sums, made.bias, gate, x)
