@@ -80,7 +80,8 @@ class Settings:
         told: dict[str, Any] = {**self.recipe, **self.recipes.get(model, {}), "device": device}
         for name in told:
             pick(dict.fromkeys(item.name for item in fields(Recipe)), name, "field of a recipe")
-        return Recipe(**{name: tuple(value) if isinstance(value, list) else value for name, value in told.items()})
+        given: dict[str, Any] = {name: tuple(told[name]) if isinstance(told[name], list) else told[name] for name in told}
+        return Recipe(**given)
 
     @property
     def own_name(self) -> str:
