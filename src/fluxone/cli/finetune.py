@@ -18,8 +18,8 @@ from fluxone.errors import BadRequest, UnknownName
 from fluxone.recipe import Recipe
 
 if TYPE_CHECKING:
+    from fluxone.tune.plan import Plan
     from fluxone.tune.trainer import Tick
-    from fluxone.tune.workflow import Plan
 
 WHAT = ("lora", "character", "style", "product")
 
@@ -48,22 +48,23 @@ def go(asked: Asked, *, dry_run: bool, quiet: bool) -> None:
     device = f"cuda:{here}" if here is not None and asked.recipe["device"] == "cuda" else asked.recipe["device"]
     recipe = Recipe(**asked.recipe | {"device": device})
     from fluxone.train.group import join
-    from fluxone.tune import workflow
+    from fluxone.tune import plan as plans
+    from fluxone.tune.workflow import carry_out
 
     _check(asked.given)
     group = join(device or "cpu")
     quiet = quiet or not group.first
-    wish = workflow.Wish(**{**vars(asked), "recipe": recipe})
+    wish = plans.Wish(**{**vars(asked), "recipe": recipe})
     bar = _Bar(quiet)
     with _pausing(bar) as stop:
-        plan = workflow.prepare(wish, workflow.Told(line=bar.line))
+        plan = plans.prepare(wish, plans.Told(line=bar.line))
         if dry_run:
             _tell(plan)
             return
         for finding in plan.findings:
             bar.line(f"notice: {finding}")
-        told = workflow.Told(line=bar.line, tick=bar.tick, stop=stop)
-        outcome = workflow.carry_out(plan, told, group)
+        told = plans.Told(line=bar.line, tick=bar.tick, stop=stop)
+        outcome = carry_out(plan, told, group)
     bar.clear()
     if outcome is None:
         return

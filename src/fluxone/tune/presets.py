@@ -77,6 +77,7 @@ def _small(what: str, pictures: int) -> dict[str, tuple[Any, str]]:
         "steps": (steps, f"50 a picture, {pictures} of them, between 400 and 900"),
         "fall": ("linear", "the last third falls: textures settle"),
         **_other(what),
+        **_calmed(what),
     }
 
 
@@ -97,6 +98,16 @@ def _other(what: str) -> dict[str, tuple[Any, str]]:
     if what == "style":
         return {"drop": (0.1, "a style should come with few words as well")}
     return {"drop": (0.05, "now and then without words, so that guidance keeps its other side")}
+
+
+def _calmed(what: str) -> dict[str, tuple[Any, str]]:
+    """A small network forgets soon; a style is to be everywhere."""
+    if what == "style":
+        return {}
+    return {
+        "preserve": ("pictures", "a small network forgets soon: on pictures of its own it stays what it was"),
+        "preserve_share": (0.5, "every second step is enough"),
+    }
 
 
 def _kept(variant: Variant) -> dict[str, tuple[Any, str]]:

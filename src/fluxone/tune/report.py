@@ -196,8 +196,8 @@ def _colours(outcome: Outcome, references: Palette) -> str:
 def _dataset(outcome: Outcome) -> str:
     plan = outcome.plan
     told = f"{len(plan.trained)} trained on, {len(plan.held)} held out (never trained on, last on the sheet)."
-    sheet = embedded(contact_sheet([*plan.trained, *plan.held], plan.findings), "contact sheet", None)
-    rows = "".join(f"<li class={f.level}>{escape(str(f))}</li>" for f in plan.findings) or "<li>nothing to say</li>"
+    sheet = embedded(contact_sheet([*plan.trained, *plan.held], outcome.findings), "contact sheet", None)
+    rows = "".join(f"<li class={f.level}>{escape(str(f))}</li>" for f in outcome.findings) or "<li>nothing to say</li>"
     return f"<p>{told}</p>{sheet}<ul>{rows}</ul>"
 
 

@@ -1,109 +1,47 @@
 """A whole run: look at the pictures, decide how, train, look at what came of it, choose, write, prove, report.
 
-    prepare   folder, model, wishes -> Plan: everything decided, nothing trained
-    carry_out Plan -> Outcome: files, their proof, and the report
+    plan.prepare   folder, model, wishes -> Plan: everything decided, nothing trained
+    carry_out      Plan -> Outcome: files, their proof, and the report
 
 A run that was ended goes on where its folder says it was. What is told to the user is told through `Told`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from fluxone.assembly import assemble, best_device
-from fluxone.errors import BadFile, BadRequest
-from fluxone.lora.delta import Delta
-from fluxone.lora.load import load_lora
-from fluxone.pipeline import Pipeline
-from fluxone.recipe import Recipe
+from fluxone.errors import BadFile
 from fluxone.request import Request
 from fluxone.train import checkpoint
 from fluxone.train.group import Group
-from fluxone.tune import folder as folders
-from fluxone.tune.beside import Beside, fresh, taken
-from fluxone.tune.buckets import held_out
+from fluxone.tune.agree import disagreements
+from fluxone.tune.beside import Beside
 from fluxone.tune.cache import Cache
 from fluxone.tune.choice import LIMITS, STRENGTHS, Choice, choose, leading, stalled
-from fluxone.tune.folder import Example, digest
-from fluxone.tune.kinds import Size
+from fluxone.tune.folder import Example
 from fluxone.tune.learner import Learner
-from fluxone.tune.lint import Finding, lint
+from fluxone.tune.lint import Finding
 from fluxone.tune.looks import ELSEWHERE, Look, Looker, Prompts, prompts_for, without
 from fluxone.tune.material import Material
-from fluxone.tune.memory import Memory, estimate
-from fluxone.tune.presets import Reason, preset
+from fluxone.tune.memory import parameters
+from fluxone.tune.plan import Plan, Told
+from fluxone.tune.presets import SMALL
 from fluxone.tune.prove import Proof, prove
 from fluxone.tune.recompute import recomputed
-from fluxone.tune.settings import Settings
-from fluxone.tune.trainer import Tick, Trainer
+from fluxone.tune.trainer import Trainer
 from fluxone.tune.write import Written, metadata, scaled, write
 from fluxone.weights.keymap import TRANSFORMER
-from fluxone.weights.load import resolve
 
 SAVES = 20  # checkpoints of a run, besides those at looks
 LEAST_APART = 10  # steps
 FEW_LOOK_STEPS = 12  # steps of the pictures of a look, at most, if nothing is said
 STATE = "state"
+FEW_PICTURES = 60  # up to which captions are held against each other
 THINGS = ("cat", "dog", "car", "house", "tree", "star", "rabbit", "boat")
 BASE_PICTURES = 32  # drawn by the base of other prompts, where it is to stay what it was on these
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What the user asks for.
-
-    Attributes:
-        what: row of `presets.WHAT`.
-        name: trigger word; `class_word`: what kind of thing it is.
-        given: fields of `Settings` that were chosen.
-        start: adapter to go on from.
-        prompts: the user's own, drawn at each look.
-    """
-
-    what: str
-    folder: Path
-    out: Path
-    model: str = "mini"
-    name: str = ""
-    class_word: str = ""
-    given: Mapping[str, Any] = field(default_factory=dict)
-    recipe: Recipe = field(default_factory=Recipe)
-    vram: float | None = None
-    start: str | None = None
-    prompts: tuple[str, ...] = ()
-    fresh: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What will be done."""
-
-    wish: Wish
-    settings: Settings
-    reasons: tuple[Reason, ...]
-    recipe: Recipe
-    pipeline: Pipeline
-    trained: tuple[Example, ...]
-    held: tuple[Example, ...]
-    findings: tuple[Finding, ...]
-    deltas: tuple[Delta, ...]
-    memory: Memory
-    data: str
-    size: int
-
-    @property
-    def title(self) -> str:
-        """Of the files: the name, or the folder's."""
-        word = self.wish.name or self.wish.folder.resolve().name
-        return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in word) or "adapter"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,64 +57,7 @@ class Outcome:
     seconds: float
     told: bool
     notes: tuple[dict[str, Any], ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Told:
-    """Who is told of the progress, and who may ask for a pause: it comes after the step, with a checkpoint."""
-
-    line: Callable[[str], None] = lambda line: None
-    tick: Callable[[Tick, int], None] = lambda tick, steps: None
-    stop: Callable[[], bool] = lambda: False
-
-
-def prepare(wish: Wish, told: Told | None = None) -> Plan:
-    """Look at the pictures and the model, and decide.
-
-    Raises:
-        UserError: the folder, the model or a setting is not usable; all that is wrong with the pictures in one message.
-    """
-    told = told or Told()
-    examples = folders.read(wish.folder)
-    broken = [f for f in lint(examples, size=1, trigger="") if f.level == "error"]
-    if broken:
-        raise BadFile("; ".join(str(finding) for finding in broken[:5]), hint="mend or remove these pictures")
-    row, _ = resolve(wish.model, token=wish.recipe.token)
-    recipe = wish.recipe
-    if row is not None and wish.vram is not None:
-        quant = preset(wish.what, row, len(examples), wish.given, quant=recipe.quant, vram=wish.vram).quant
-        recipe = replace(recipe, quant=quant)
-    told.line(f"loading {wish.model}")
-    pipeline = assemble(wish.model, _typed(recipe))
-    decided = preset(wish.what, pipeline.variant, len(examples), wish.given, quant=recipe.quant, vram=wish.vram)
-    settings = decided.settings
-    if settings.preserve == "class" and not (wish.class_word and wish.name):
-        raise BadRequest("preserve is class, and there is no name or no class word", hint="give --name and --class")
-    size = settings.size or pipeline.variant.size
-    found = lint(examples, size=size, trigger=wish.name, pipeline=pipeline)
-    if errors := [finding for finding in found if finding.level == "error"]:
-        raise BadFile("; ".join(map(str, errors[:5])), hint="mend them and start again")
-    digests = [digest(example.path) for example in examples]
-    kept = set(held_out(digests, settings.hold, settings.seed))
-    deltas = _deltas(pipeline, settings, wish.start)
-    tokens = (size // pipeline.token) ** 2 * (2 if examples[0].references else 1)
-    return Plan(
-        wish=wish,
-        settings=settings,
-        reasons=decided.reasons,
-        recipe=recipe,
-        pipeline=pipeline,
-        trained=tuple(example for i, example in enumerate(examples) if i not in kept),
-        held=tuple(example for i, example in enumerate(examples) if i in kept),
-        findings=tuple(found),
-        deltas=tuple(deltas),
-        memory=estimate(
-            pipeline.variant.shape, deltas, settings, tokens=tokens, text=pipeline.variant.text_tokens,
-            quant=recipe.quant, width=pipeline.dtype.itemsize,
-        ),
-        data=_content(examples, digests),
-        size=size,
-    )  # fmt: skip
+    findings: tuple[Finding, ...] = ()
 
 
 def carry_out(plan: Plan, told: Told | None = None, group: Group | None = None) -> Outcome | None:
@@ -214,6 +95,7 @@ def carry_out(plan: Plan, told: Told | None = None, group: Group | None = None) 
         seconds=float(run.trainer.notes.get("seconds", 0.0)),
         told=run.looker.subject.told,
         notes=tuple(run.trainer.notes["looks"]),
+        findings=(*plan.findings, *run.disagreeing()),
     )
     write_report(outcome, run.looker.palette)
     return outcome
@@ -251,6 +133,17 @@ class Run:
         told.line("drawing what the base makes of the prompts")
         self.looker = Looker(pipeline, self.beside, prompts, plan.held, plan.trained, size=plan.size, steps=steps)
 
+    def disagreeing(self) -> list[Finding]:
+        """Captions that fit another picture better, as the base reads them; looked for once, where that is cheap."""
+        notes = self.trainer.notes
+        if "findings" not in notes:
+            cheap = sum(parameters(self.plan.pipeline.variant.shape)) < SMALL and len(self.plan.trained) <= FEW_PICTURES
+            found = disagreements(self.trainer.learner) if cheap else []
+            notes["findings"] = [asdict(finding) for finding in found]
+            for finding in found:
+                self.told.line(f"notice: {finding}")
+        return [Finding(**row) for row in notes["findings"]]
+
     @property
     def looks(self) -> list[Look]:
         """Those so far."""
@@ -264,6 +157,7 @@ class Run:
         due = {round(settings.steps * (i + 1) / settings.looks) for i in range(settings.looks)}
         if self.went_on:
             self.told.line(f"going on at step {trainer.step} of {settings.steps}")
+        self.disagreeing()
         if not self.looks:
             self._note(self.looker.first(self.out, self._held()))
         while trainer.step < settings.steps and not trainer.notes.get("stopped"):
@@ -377,28 +271,6 @@ def told_of(look: Look) -> str:
         f"step {look.step}, strength {look.strength:g}: identity {look.identity:.0%}, copied {look.copied:.0%}, "
         f"leak {look.leak:.0%}, drift {look.drift:.0%}, palette {look.palette:.1f}, held-out loss {look.held:.4f}"
     )
-
-
-def _deltas(pipeline: Pipeline, settings: Settings, start: str | None) -> list[Delta]:
-    if start is not None:
-        return taken(load_lora(start))
-    alpha = float(settings.rank if settings.alpha is None else settings.alpha)
-    size = Size(rank=settings.rank, alpha=alpha)
-    return fresh(pipeline.transformer, settings.kind, settings.targets, size, settings.seed)
-
-
-def _content(examples: list[Example], digests: list[str]) -> str:
-    """A hash of all pictures and captions, whatever their order."""
-    rows = sorted(f"{d} {e.text} {[digest(p) for p in e.files[1:]]}" for d, e in zip(digests, examples, strict=True))
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-
-
-def _typed(recipe: Recipe) -> Recipe:
-    """bfloat16 on CPUs that compute in it, where nothing else is said: half the time, and what is learnt is float32."""
-    here = recipe.device or best_device()
-    if recipe.dtype is None and here == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return replace(recipe, device=here, dtype="bfloat16")
-    return recipe
 
 
 def _calm(plan: Plan) -> tuple[str, ...]:
