@@ -90,12 +90,13 @@ def create_app(settings: Settings, engine: Drawing, metrics: Metrics, policy: Po
     """
     store = Store(settings.folder)
     database = connect(settings.url)
-    jobs = Jobs(settings, engine, database, store, policy or words(settings.blocked), metrics.settled)
+    jobs = Jobs(settings, engine, database, store, policy or words(settings.blocked), metrics)
     house = Serving(
         settings=settings, engine=engine, database=database, jobs=jobs, keys=Keys(database), metrics=metrics
     )
     metrics.watch("waiting", lambda: engine.state().waiting)
     metrics.watch("begun", lambda: engine.state().begun)
+    metrics.watch("device", _device_bytes)
 
     @asynccontextmanager
     async def living(app: FastAPI) -> AsyncIterator[None]:
@@ -129,6 +130,12 @@ def _file(app: FastAPI, name: str, kind: str) -> None:
     @app.get(f"/{name}", include_in_schema=False)
     def page() -> FileResponse:
         return FileResponse(path, media_type=kind)
+
+
+def _device_bytes() -> float:
+    import torch
+
+    return float(sum(torch.cuda.memory_allocated(n) for n in range(torch.cuda.device_count())))
 
 
 def _keep(house: Serving, over: threading.Event) -> None:

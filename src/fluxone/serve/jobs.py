@@ -32,6 +32,7 @@ from fluxone.serve.database import JOBS, Row, rows
 from fluxone.serve.engine import Drawing
 from fluxone.serve.keys import Owner, TooMany
 from fluxone.serve.line import Busy
+from fluxone.serve.metrics import Metrics
 from fluxone.serve.policy import Policy
 from fluxone.serve.settings import Settings
 from fluxone.serve.store import Store
@@ -90,15 +91,15 @@ class Jobs:
 
     Args:
         changed: called with a job's id whenever there is something new about it; must be quick.
-        counted: called with the status of each job that is settled.
+        metrics: told of each job that is settled, and how long its stages took.
     """
 
     def __init__(
         self, settings: Settings, engine: Drawing, database: sa.Engine, store: Store, policy: Policy,
-        counted: Callable[[str], None] = lambda status: None,
+        metrics: Metrics | None = None,
     ) -> None:  # fmt: skip
         self.settings, self.engine, self.database = settings, engine, database
-        self.store, self.policy, self.counted = store, policy, counted
+        self.store, self.policy, self.metrics = store, policy, metrics or Metrics()
         self.live: dict[str, Watched] = {}
         self.listeners: dict[str, Callable[[], None]] = {}
         self._taking = threading.Lock()  # between a row's insertion and its task's being known
@@ -155,7 +156,7 @@ class Jobs:
             self.store.drop_inputs(job)
             raise
         if reasons:
-            self.counted(ASKED)
+            self.metrics.settled(ASKED)
         return row
 
     def find(self, job: str) -> Row | None:
@@ -275,6 +276,9 @@ class Jobs:
     def _heard(self, task: Task) -> None:
         """Called by a worker: it must not wait for the disk."""
         if task.ended.is_set():
+            if task.drawn is not None:
+                self.metrics.took("waiting", task.begun - task.put)
+                self.metrics.took("drawing", time.monotonic() - task.begun)
             self._savers.submit(self._finish, task)
         if listener := self.listeners.get(task.wanted.id):
             listener()
@@ -299,7 +303,7 @@ class Jobs:
         """Write down what came of a task.
 
         Raises:
-            CannotWrite: the disk is full, and this is not the `last` try.
+            CannotWrite: the disk is full or the like, and this is not the `last` try.
         """
         if isinstance(task.error, Stopped):
             return  # stays pending: the next start takes it up
@@ -312,9 +316,11 @@ class Jobs:
             self._settle(row, SHOWN, None, details={"Moderation Reasons": reasons})
         else:
             try:
+                began = time.monotonic()
                 self.store.keep(row["id"], task.drawn.image, task.drawn.record, row["format"], row["quality"])
+                self.metrics.took("saving", time.monotonic() - began)
             except CannotWrite as error:
-                if not last:
+                if not last and isinstance(error.__cause__, OSError):
                     raise
                 self._settle(row, ERROR, str(error))
             else:
@@ -335,5 +341,5 @@ class Jobs:
             if connection.execute(pending.values(values)).rowcount and status != READY:
                 keys.pay(connection, row["owner"], -row["cost"])
         self.store.drop_inputs(row["id"])
-        self.counted(status)
+        self.metrics.settled(status)
 

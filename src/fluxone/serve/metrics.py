@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16)
+LONG = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)  # s
 
 
 class Metrics:
@@ -20,15 +21,24 @@ class Metrics:
         self._batch = Histogram(
             "fluxone_pass_pictures", "Pictures in a pass of a network", buckets=BATCHES, registry=self.registry
         )
+        self._stages = Histogram(
+            "fluxone_stage_seconds", "Of jobs", ["stage"], buckets=LONG, registry=self.registry
+        )
+        ProcessCollector(registry=self.registry)  # memory and processor time
         self._gauges = {
             "waiting": Gauge("fluxone_waiting", "Requests that wait", registry=self.registry),
             "begun": Gauge("fluxone_begun", "Requests that are drawn", registry=self.registry),
+            "device": Gauge("fluxone_device_bytes", "Memory of accelerators in use", registry=self.registry),
         }
 
     def passed(self, pictures: int, seconds: float) -> None:
         """A network was run once."""
         self._batch.observe(pictures)
         self._seconds.observe(seconds)
+
+    def took(self, stage: str, seconds: float) -> None:
+        """A stage of a job is over: it waited, was drawn, or was saved."""
+        self._stages.labels(stage=stage).observe(seconds)
 
     def settled(self, status: str) -> None:
         """A job has ended."""

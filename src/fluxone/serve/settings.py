@@ -80,7 +80,7 @@ class Settings:
         told: dict[str, Any] = {**self.recipe, **self.recipes.get(model, {}), "device": device}
         for name in told:
             pick(dict.fromkeys(item.name for item in fields(Recipe)), name, "field of a recipe")
-        given: dict[str, Any] = {name: tuple(told[name]) if isinstance(told[name], list) else told[name] for name in told}
+        given: dict[str, Any] = {name: tuple(row) if isinstance(row, list) else row for name, row in told.items()}
         return Recipe(**given)
 
     @property

@@ -87,6 +87,7 @@ class Task:
 
     Attributes:
         steps, done: noise levels to go down, and those that are behind it.
+        put, begun: when it came, and when a worker began with it, by `time.monotonic`.
         spent: work that it has cost so far, in tokens.
         seen: the picture as the model saw it during the last step, as tokens, with their rows and columns.
         partial: unfinished pictures, decoded.
@@ -104,7 +105,7 @@ class Task:
         self.partial: list[Image] = []
         self.drawn: Drawn | None = None
         self.error: BaseException | None = None
-        self.put = time.monotonic()
+        self.put = self.begun = time.monotonic()
         self.ended = threading.Event()
         self.cancelled = False
 

@@ -260,6 +260,7 @@ class Worker(threading.Thread):
     def _begin(self, task: Task) -> None:
         pipeline, begun = self.pipelines[task.wanted.model], self.begun[task]
         self._adapt(task)
+        task.begun = time.monotonic()
         request = task.wanted.request
         job = pipeline.prepare(request)
         task.steps = max(1, sum(steps for _, steps in passes(pipeline, request)) * (1 + len(request.then)))

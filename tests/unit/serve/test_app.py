@@ -98,6 +98,10 @@ def test_health_readiness_and_metrics(server: Server) -> None:
     text = client.get("/metrics").text
     assert 'fluxone_jobs_total{status="ready"} 1.0' in text
     assert 'fluxone_requests_total{path="/v1/flux-dev",status="200"} 1.0' in text
+    for stage in ("waiting", "drawing", "saving"):
+        assert f'fluxone_stage_seconds_count{{stage="{stage}"}} 1.0' in text
+    assert "process_resident_memory_bytes" in text
+    assert "secret words" not in text
     engine.now = State(ready=False)
     early = client.post("/v1/flux-dev", json={"prompt": "x"})
     assert (early.status_code, early.json()["error"], early.headers["retry-after"]) == (503, "unavailable", "5")

@@ -192,7 +192,7 @@ def test_a_full_disk_is_waited_for_and_leaves_no_half_file(
 
     def full(*told: object, **more: object) -> None:
         for _ in failures:
-            raise CannotWrite("the disk is full")
+            raise CannotWrite("the disk is full") from OSError(28, "no space")
         return save(*told, **more)
 
     monkeypatch.setattr("fluxone.serve.jobs.RETRY", 0.01)
@@ -204,6 +204,9 @@ def test_a_full_disk_is_waited_for_and_leaves_no_half_file(
     row = settled(jobs, jobs.accept(order(8), ME)["id"])
     assert (row["status"], row["message"]) == (ERROR, "the disk is full")
     assert len(list((tmp_path / "results").iterdir())) == 1
+    long = replace(order().request, prompt="\U0001f98a" * 20_000)
+    row = settled(jobs, jobs.accept(replace(order(format="jpeg"), request=long), ME)["id"])
+    assert (row["status"], "JPEG" in (row["message"] or "") or "full" in row["message"]) == (ERROR, True)
     monkeypatch.setattr(provenance, "write_whole", full)
     with pytest.raises(CannotWrite):
         jobs.accept(order(init=Image.new("RGB", (48, 32))), ME)
