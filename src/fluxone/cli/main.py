@@ -34,6 +34,7 @@ COMMANDS = {
     "lora": "fluxone.cli.lora",
     "replay": "fluxone.cli.replay",
     "plan": "fluxone.cli.plan",
+    "bench": "fluxone.cli.bench",
     "serve": "fluxone.cli.serve",
     "train": "fluxone.cli.train",
     "distill": "fluxone.cli.distill",

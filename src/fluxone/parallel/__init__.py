@@ -1,0 +1,53 @@
+"""One picture by several processes, launched by torchrun: its tokens shared out, or the network's weights.
+
+    parallel = spread(network, "ulysses")     every process then calls the network with the same inputs
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+
+from fluxone.errors import BadRequest, pick
+from fluxone.nn.transformer import Flux
+from fluxone.parallel.context import share_tokens
+from fluxone.parallel.tensor import share_weights
+
+Group = dist.ProcessGroup
+WAYS: dict[str, Callable[[Flux, str, Group], None]] = {
+    "ulysses": share_tokens, "gather": share_tokens, "tensor": share_weights,
+}  # fmt: skip
+
+
+def join() -> Group:
+    """The group of all processes that torchrun started; NCCL between GPUs, gloo between CPUs.
+
+    Raises:
+        BadRequest: torchrun did not start this process.
+    """
+    if not dist.is_initialized():
+        if "RANK" not in os.environ:
+            raise BadRequest("this process is alone", hint="start it with torchrun --nproc-per-node 2 ...")
+        on_gpu = torch.cuda.is_available()
+        if on_gpu:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        dist.init_process_group("nccl" if on_gpu else "gloo")
+    whole: Group = dist.group.WORLD
+    return whole
+
+
+def spread(network: Flux, way: str, group: Group | None = None) -> None:
+    """Share a network's work among the processes of a group; all of them then have to call it, alike.
+
+    Args:
+        way: row of `WAYS`. `ulysses` and `gather` share the picture's tokens: attention by heads, or with the keys
+            and values of all. `tensor` shares the weights of the blocks.
+
+    Raises:
+        UnknownName: there is no such way.
+        BadRequest: heads cannot be shared out among so many, or weights are packed.
+    """
+    pick(WAYS, way, "way of sharing")(network, way, join() if group is None else group)

@@ -1,0 +1,72 @@
+"""One of several gloo processes: the tiny network by every way of sharing, held against the network alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from fluxone.errors import BadRequest
+from fluxone.nn.rope import rotation
+from fluxone.nn.tokens import image_ids, text_ids
+from fluxone.nn.transformer import Flux
+from fluxone.parallel import WAYS, join, spread
+from fluxone.shapes import FluxShape
+
+SHAPE = FluxShape(
+    in_channels=16, out_channels=16, hidden=64, heads=4, axes=(4, 6, 6), double_blocks=2, single_blocks=2,
+    text_dim=24, vec_dim=16, guided=False,
+)  # fmt: skip
+
+
+def network(shape: FluxShape = SHAPE) -> Flux:
+    torch.manual_seed(0)
+    model = Flux(shape)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=1.3 / parameter.shape[-1] ** 0.5)
+    return model.requires_grad_(False).eval()
+
+
+def velocity(model: Flux, rows: int, columns: int, text: int, vec: Tensor) -> Tensor:
+    make = torch.Generator().manual_seed(1)
+    img, txt = (torch.randn(2, n, d, generator=make) for n, d in ((rows * columns, 16), (text, 24)))
+    pe = rotation(torch.cat((text_ids(text), image_ids(rows, columns))), SHAPE.axes, SHAPE.theta)
+    return model.predict(img, txt, pe, model.modulation(vec))
+
+
+def refused(work: Callable[[], object]) -> bool:
+    try:
+        work()
+    except BadRequest:
+        return True
+    return False
+
+
+def main() -> None:
+    """Compare, and say so; any difference ends the process with an error."""
+    torch.set_num_threads(1)
+    group = join()
+    vec = torch.randn(2, SHAPE.hidden, generator=torch.Generator().manual_seed(2))
+    for rows, columns, text in ((4, 4, 5), (3, 5, 4)):  # even and uneven parts
+        alone = velocity(network(), rows, columns, text, vec)
+        for way in WAYS:
+            model = network()
+            spread(model, way, group)
+            found = velocity(model, rows, columns, text, vec)
+            torch.testing.assert_close(found, alone, rtol=1e-5, atol=1e-5, msg=lambda text, way=way: f"{way}: {text}")
+    weights = sum(parameter.numel() for parameter in model.double_blocks.parameters())
+    assert weights < sum(parameter.numel() for parameter in network().double_blocks.parameters())
+    odd = FluxShape(**{**vars(SHAPE), "heads": 1, "axes": (16, 24, 24)})
+    assert refused(lambda: spread(network(odd), "ulysses")) and refused(lambda: spread(network(odd), "tensor"))
+    shared = network()
+    spread(shared, "gather")
+    assert refused(lambda: velocity(shared, 1, 1, 3, vec))
+    print(f"process {dist.get_rank()} of {dist.get_world_size()}: the same", file=sys.stderr)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
