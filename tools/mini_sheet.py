@@ -28,7 +28,6 @@ from fluxone.weights.shipped import place
 
 COLUMNS = 8
 QUALITY = 88  # of the JPEGs
-ELSEWHERE = 1000  # from a sheet's seed: other pictures of the same
 OVERVIEW = {
     "objects": 2, "relations": 3, "counts": 1, "reading": 1, "inside": 1, "hidden": 1, "people": 2, "company": 1,
     "holding": 1, "styles": 1, "typography": 1, "phrases": 1,
@@ -45,12 +44,10 @@ class Book:
     count: int
     seed: int
 
-    def draw(self, name: str, prompt: Prompt, *, steps: int | None = None, seed: int = 0) -> Image.Image:
+    def draw(self, name: str, prompt: Prompt, *, steps: int | None = None) -> Image.Image:
         """One picture of a prompt by a row of the family."""
         pipeline = model(name)
-        asked = request(
-            prompt, seed=self.seed + seed, steps=steps or pipeline.variant.steps, size=pipeline.variant.size
-        )
+        asked = request(prompt, seed=self.seed, steps=steps or pipeline.variant.steps, size=pipeline.variant.size)
         return pipeline(asked).images[0]
 
     def asked(self, suite: str, count: int) -> list[Prompt]:
@@ -90,6 +87,7 @@ def from_pictures(suite: str) -> Callable[[Book], list[Cell]]:
 
     def made(book: Book) -> list[Cell]:
         row = drawer(suite)
+        assert row is not None, "there are sheets of those alone that have one"
         cells: list[Cell] = []
         for prompt in book.asked(suite, book.count):
             size = model(row.name).variant.size
@@ -110,40 +108,21 @@ def steps(book: Book) -> list[Cell]:
     return cells
 
 
-def raw(book: Book) -> list[Cell]:
-    """The same prompts and seeds without and with --raw."""
-    cells: list[Cell] = []
-    for prompt in book.asked("relations", book.count // 2) + book.asked("people", book.count // 2):
-        cells += [(book.draw(MINI.name, prompt), prompt.text), (book.draw(MINI.raw, prompt), f"--raw: {prompt.text}")]
-    return cells
-
-
-def variations(book: Book) -> list[Cell]:
-    """A picture, and three that are like it."""
-    cells: list[Cell] = []
-    for prompt in book.asked("variations", book.count):
-        size = model("mini-redux").variant.size
-        cells.append((shown(prompt.given[0].scene, "rgb", size), "given"))
-        cells += [(book.draw("mini-redux", prompt, seed=n * ELSEWHERE), f"seed {n}") for n in range(3)]
-    return cells
-
-
-def drawer(suite: str) -> Variant:
-    """The row of the family that a suite is drawn by."""
+def drawer(suite: str) -> Variant | None:
+    """The row of the family that a suite is drawn by, if it has one."""
     row = SUITES[suite]
-    return next(own for own in FAMILY if row.takes in own.takes and (not row.map or row.map in own.maps))
+    rows = (own for own in FAMILY if row.takes in own.takes and (not row.map or row.map in own.maps))
+    return next(rows, None)
 
 
-GIVEN = [name for name, row in SUITES.items() if row.takes is not None and name != "variations"]
+GIVEN = {name: row.name for name, suite in SUITES.items() if suite.takes and (row := drawer(name))}
 SHEETS: dict[str, Callable[[Book], list[Cell]]] = {
     "overview": overview,
     **{name: from_words(name) for name, row in SUITES.items() if row.takes is None},
     **{name: from_pictures(name) for name in GIVEN},
     "steps": steps,
-    "raw": raw,
-    "variations": variations,
 }
-NEEDS = {"steps": "mini-schnell", "raw": MINI.raw, "variations": "mini-redux", **{n: drawer(n).name for n in GIVEN}}
+NEEDS = {"steps": "mini-schnell", **GIVEN}
 
 
 def absent(names: Sequence[str]) -> list[str]:

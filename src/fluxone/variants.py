@@ -209,8 +209,7 @@ REDUX = replace(
     steps=50,
     guidance=2.5,
 )
-# The family inside the package: one base, and small files beside it. The base was trained on pictures from words and on
-# pictures from other pictures together, so what is raw or takes references is the same network, asked otherwise.
+# The family inside the package: one base, and small files beside it that are merged into it when they are loaded.
 MINI = Variant(
     name="mini",
     title="mini: a small FLUX.1 of the storybook world, inside the package",
@@ -221,22 +220,12 @@ MINI = Variant(
     text_tokens=24,
     steps=20,
     guidance=3.0,
-    raw="mini-raw",
-    raw_guidance=3.0,
+    raw="mini",
+    raw_guidance=1.5,
     detail=0.2,
     size=128,
     licence=APACHE,
     gated=False,
-)
-MINI_RAW = replace(MINI, name="mini-raw", title="mini, with the light and grain of photographs", manner="as a photo")
-MINI_KONTEXT = replace(
-    MINI,
-    name="mini-kontext",
-    title="mini, changing pictures by instructions",
-    pipeline="FluxKontextPipeline",
-    takes=(Kind.REFERENCE,),
-    raw="",
-    guidance=2.5,
 )
 MINI_SCHNELL = replace(
     MINI,
@@ -244,11 +233,21 @@ MINI_SCHNELL = replace(
     title="mini in four steps",
     file="schnell.safetensors",
     base="mini",
-    takes=(Kind.REFERENCE,),
     raw="",
     shifted=False,
     steps=4,
     told=3.0,
+)
+MINI_KONTEXT = replace(
+    MINI,
+    name="mini-kontext",
+    title="mini, changing pictures by instructions",
+    file="kontext.safetensors",
+    base="mini",
+    pipeline="FluxKontextPipeline",
+    takes=(Kind.REFERENCE,),
+    raw="",
+    guidance=2.5,
 )
 MINI_FILL = replace(
     MINI,
@@ -276,16 +275,7 @@ MINI_DEPTH = replace(
 )
 MINI_CANNY = replace(MINI_DEPTH, name="mini-canny", title="mini along edges", maps=("canny",))
 MINI_POSE = replace(MINI_DEPTH, name="mini-pose", title="mini along limbs", maps=("pose",))
-MINI_REDUX = replace(
-    MINI,
-    name="mini-redux",
-    title="mini, varying pictures",
-    assets="mini/redux",
-    base="mini",
-    takes=(Kind.PROMPT,),
-    raw="",
-)
 
-FAMILY = (MINI, MINI_RAW, MINI_KONTEXT, MINI_SCHNELL, MINI_FILL, MINI_DEPTH, MINI_CANNY, MINI_POSE, MINI_REDUX)
+FAMILY = (MINI, MINI_SCHNELL, MINI_KONTEXT, MINI_FILL, MINI_DEPTH, MINI_CANNY, MINI_POSE)
 ROWS = (*FAMILY, DEV, SCHNELL, KREA, KONTEXT, FILL, DEPTH, CANNY, DEPTH_LORA, CANNY_LORA, REDUX)
 VARIANTS: dict[str, Variant] = {row.name: row for row in ROWS}

@@ -1,4 +1,8 @@
-"""The whole mini family with tiny random weights, laid out as the package lays out the trained one."""
+"""The mini family with tiny random weights, laid out as the package lays out the trained one.
+
+Besides the rows of the package there are rows of every other kind that a family can have: a manner, a Redux, a row of
+another pipeline on the very files of the base.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ from fluxone.nn.siglip import ReduxEmbedder, SiglipEncoder
 from fluxone.nn.t5 import T5Encoder
 from fluxone.nn.transformer import Flux
 from fluxone.shapes import AutoEncoderShape, ClipShape, FluxShape, Intake, ReduxShape, SiglipShape, T5Shape
-from fluxone.variants import FAMILY, MINI, Variant
+from fluxone.variants import FAMILY, MINI, Kind, Variant
 from fluxone.weights.keymap import TRANSFORMER
 from fluxone.weights.save import save_folder
 from fluxone.weights.save_redux import save_redux
@@ -27,6 +31,12 @@ from fluxone.weights.save_redux import save_redux
 SHAPE = FluxShape(hidden=32, heads=2, axes=(4, 6, 6), double_blocks=1, single_blocks=2, text_dim=24, vec_dim=16)
 EYE = SiglipShape(hidden=64, layers=1, heads=1, mlp=48, size=32, patch=16)
 LORAS = {row.file: row for row in FAMILY if row.lora}
+RAW = replace(MINI, name="mini-raw", manner="as a photo", raw="mini-raw")
+BASE = replace(MINI, raw="mini-raw")
+EDITS = replace(MINI, name="mini-edits", pipeline="FluxKontextPipeline", takes=(Kind.REFERENCE,), raw="")
+REDUX = replace(MINI, name="mini-redux", assets=f"{MINI.assets}/redux", base="mini", takes=(Kind.PROMPT,), raw="")
+MORE = (BASE, RAW, EDITS, REDUX)
+ROWS = {row.name: row for row in (*FAMILY, *MORE)}
 RANK = 4
 
 

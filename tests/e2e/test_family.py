@@ -15,7 +15,7 @@ from PIL import Image
 from e2e import family
 from fluxone import FluxPipeline, storybook
 from fluxone.storybook import record
-from fluxone.variants import FAMILY, MINI, Kind, Variant
+from fluxone.variants import FAMILY, MINI, VARIANTS, Kind, Variant
 from fluxone.weights import configs, shipped
 from fluxone.weights.additions import inside
 from fluxone.weights.safetensors import read_json
@@ -39,8 +39,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def assets(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same in place of the package's."""
+    """The same in place of the package's, with the rows of every kind."""
     monkeypatch.setattr(shipped, "ASSETS", made)
+    for row in family.MORE:
+        monkeypatch.setitem(VARIANTS, row.name, row)
     return made
 
 
@@ -70,7 +72,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate cat --size 64x64 --model mini-schnell": ("mini-schnell", ""),
     "edit one.png night --own-size": ("mini-kontext", "--reference one.png"),
     "edit one.png two.png night --own-size": ("mini-kontext", "--reference one.png --reference two.png"),
-    "edit one.png night --own-size --model mini-schnell": ("mini-schnell", "--reference one.png"),
+    "edit one.png night --own-size --model mini-edits": ("mini-edits", "--reference one.png"),
     "fill one.png mask.png cat": ("mini-fill", "--init one.png --mask mask.png"),
     "expand one.png cat --left 16": ("mini-fill", "--init one.png"),
     "control depth map.png cat --map": ("mini-depth", "--control map.png"),
@@ -90,17 +92,17 @@ def test_each_command_has_a_model_by_default_and_replays(
         pytest.importorskip("cv2")
     (record,) = json.loads(fluxone(*typed.split(), *QUICK, "--json").stdout)["images"]
     assert record["model"] == name
-    row = next(row for row in FAMILY if row.name == name)
+    row = family.ROWS[name]
     added = {"lora": f"lora {name}", "redux": "redux"}["redux" if Kind.PROMPT in row.takes else "lora"]
     assert set(record["hashes"]) >= {"transformer", "autoencoder", "t5", "clip", *([added] if row.base else [])}
     again = json.loads(fluxone("replay", "out.png", *given.split(), "--json").stdout)
     assert again["equal"], again
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", family.ROWS)
 def test_the_python_door_opens_every_row(assets: Path, name: str) -> None:
     pipe = FluxPipeline.from_pretrained(name)
-    row = next(row for row in FAMILY if row.name == name)
+    row = family.ROWS[name]
     found = pipe.pipeline.variant
     assert (found.name, found.takes, found.steps, found.shifted) == (row.name, row.takes, row.steps, row.shifted)
     picture = Image.effect_noise((64, 48), 60).convert("RGB")

@@ -30,7 +30,7 @@ pytest.importorskip("peft")
 
 PACKAGE = shipped.ASSETS
 SIDE = 64  # px: a picture need not be good to be the same
-DRAWN = [row.name for row in FAMILY if Kind.PROMPT not in row.takes]
+DRAWN = [row.name for row in family.ROWS.values() if Kind.PROMPT not in row.takes]
 ADAPTED = [row.name for row in FAMILY if row.lora]
 
 
@@ -52,6 +52,8 @@ def assets(request: pytest.FixtureRequest, tiny: Path, monkeypatch: pytest.Monke
     """What stands for the package's folder of assets."""
     place = tiny if request.param == "tiny" else PACKAGE
     monkeypatch.setattr(shipped, "ASSETS", place)
+    for row in family.MORE:
+        monkeypatch.setitem(VARIANTS, row.name, row)
     return place
 
 
@@ -103,7 +105,7 @@ def compared(theirs: Any, row: Variant, assets: Path) -> None:
 @pytest.mark.parametrize("name", DRAWN)
 def test_diffusers_draws_the_same(assets: Path, name: str) -> None:
     """With `load_lora_weights` where the row is an adapter."""
-    row = VARIANTS[name]
+    row = family.ROWS[name]
     if not shipped.place(row).exists():
         pytest.skip(f"{name} is not in the package yet")
     theirs = base_of(kontext(row), assets / MINI.assets)
@@ -115,7 +117,7 @@ def test_diffusers_draws_the_same(assets: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ADAPTED)
 def test_diffusers_draws_the_same_from_a_merged_folder(assets: Path, name: str, tmp_path: Path) -> None:
     """As `fluxone lora merge mini mini-depth FOLDER` writes it, to the rounding of the base's own type."""
-    row = VARIANTS[name]
+    row = family.ROWS[name]
     if not shipped.place(row).exists():
         pytest.skip(f"{name} is not in the package yet")
     merge("mini", [(load_lora(name), Strength(scale=row.scale))], tmp_path / "merged")
@@ -141,7 +143,7 @@ def kontext(row: Variant) -> Variant:
 
 
 def test_diffusers_prior_says_the_same_of_pictures(assets: Path) -> None:
-    row = VARIANTS["mini-redux"]
+    row = family.REDUX
     if not shipped.place(row).exists():
         pytest.skip(f"{row.name} is not in the package yet")
     theirs = base_of(MINI, assets / MINI.assets)
@@ -165,7 +167,7 @@ def test_diffusers_prior_says_the_same_of_pictures(assets: Path) -> None:
 def test_the_adapters_matter(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shipped, "ASSETS", tiny)
     drawn = []
-    for name in ("mini-kontext", "mini-schnell"):
+    for name in ("mini", "mini-schnell"):
         pipe = FluxPipeline.from_pretrained(name)
         kwargs = {"height": SIDE, "width": SIDE, "num_inference_steps": 2, "output_type": "np", "seed": 1}
         drawn.append(pipe("a fox", schedule="linear", guidance_scale=3.0, **kwargs).images)

@@ -18,7 +18,6 @@ HELP = """Change IMAGE as INSTRUCTION says; with several images the first is cha
 
 \b
 fluxone edit car.png "make the car blue"
-fluxone edit --model mini-schnell car.png "make it night"
 fluxone edit --model kontext room.jpg chair.jpg "put the chair into the room" --layout stitched
 fluxone edit --model kontext car.png "make it night" --keep-outside auto
 fluxone edit --model kontext car.png "make the car red" --then "make it night" --then "add snow"

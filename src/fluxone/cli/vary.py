@@ -19,7 +19,7 @@ HELP = """Draw pictures like IMAGE, or like several at once, as PROMPT says besi
 A last word that is no file and ends like no picture is the prompt.
 
 \b
-fluxone vary cat.png --count 4
+fluxone vary --model redux cat.png --count 4
 fluxone vary --model redux cat.png "in the snow" --strength 0.6
 fluxone vary --model dev --redux flux1-redux-dev.safetensors cat.png house.png --weights 1,0.5
 """
