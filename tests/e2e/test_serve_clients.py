@@ -9,6 +9,7 @@ import base64
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -164,3 +165,24 @@ def test_our_own(server: Server, scene: tuple[str, str]) -> None:
     filled = client.fill(picture.image, base64.b64decode(scene[1]), "a house", fields={"steps": 15})
     assert filled.image.size == (256, 256)
     assert set(client.models()) == set(server.models)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+def test_the_documents_commands(server: Server, scene: tuple[str, str], tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "http.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.startswith("curl")]
+    for name, data in zip(("picture.png", "mask.png"), scene, strict=True):
+        (tmp_path / name).write_bytes(base64.b64decode(data))
+    with Image.open(tmp_path / "mask.png") as mask:  # OpenAI's masks repaint where they are clear
+        clear = mask.convert("RGBA")
+        clear.putalpha(mask.point(lambda value: 255 - value))
+    clear.save(tmp_path / "mask.png")
+    task = ""
+    assert len(lines) == 5
+    for line in lines:
+        command = line.replace("localhost:8080", f"localhost:{server.port}").replace("=ID", f"={task}")
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+        told = json.loads(done.stdout)
+        assert not {"error", "detail"} & set(told), (line, told)
+        task = told.get("id", task)
