@@ -116,6 +116,37 @@ def test_velocity(pipes: tuple[Oracle, FluxPipeline], tmp_path: Path) -> None:
     assert np.abs(theirs - own).max() < 1e-5 * max(1, np.abs(theirs).max())
 
 
+KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "lora": ("LoraConfig", {"lora_alpha": 6, "rank_pattern": {"to_k": 2}, "alpha_pattern": {"to_v": 9}}),
+    "rslora": ("LoraConfig", {"lora_alpha": 6, "use_rslora": True}),
+    "dora": ("LoraConfig", {"lora_alpha": 6, "use_dora": True}),
+    "loha": ("LoHaConfig", {"alpha": 6, "alpha_pattern": {"to_v": 9}}),
+    "lokr, one side whole": ("LoKrConfig", {"alpha": 6, "r": 2}),
+    "lokr, both sides whole": ("LoKrConfig", {"alpha": 6, "r": 8}),
+    "lokr, neither": ("LoKrConfig", {"alpha": 6, "r": 1, "decompose_both": True, "decompose_factor": 4}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_folders_that_peft_saves(pipes: tuple[Oracle, FluxPipeline], tmp_path: Path, kind: str) -> None:
+    """Alpha and rank are in the configuration beside the file, not in it."""
+    import peft
+
+    oracle, ours = pipes
+    name, more = KINDS[kind]
+    config = getattr(peft, name)(**({"r": 4, "target_modules": ["to_q", "to_k", "to_v", "proj_mlp"]} | more))
+    network = peft.get_peft_model(oracle.pipe.transformer, config)
+    source = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for key, value in network.named_parameters():
+            if value.requires_grad:
+                value.add_(0.2 * torch.randn(value.shape, generator=source) * (0.3 if "magnitude" in key else 1))
+    network.save_pretrained(tmp_path)
+    plain = pictures(oracle, ours)[1]
+    ours.load_lora_weights(str(tmp_path))
+    assert np.abs(close(oracle, ours) - plain).max() > 0.01
+
+
 def test_diffusers_reads_what_we_write(pipes: tuple[Oracle, FluxPipeline], tmp_path: Path) -> None:
     oracle, ours = pipes
     made = adapter(oracle, tmp_path / "a.safetensors", 4, alpha=2.0)

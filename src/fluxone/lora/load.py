@@ -200,11 +200,22 @@ def _scalings(metadata: Mapping[str, str], config: Mapping[str, Any] | None, pla
 
 
 def _scaling(fields: Mapping[str, Any]) -> Scaling:
-    alpha, alphas = fields.get("lora_alpha"), fields.get("alpha_pattern")
+    """PEFT calls alpha `lora_alpha` in LoRA's configuration, and `alpha` in LoHa's and LoKr's."""
+
+    def number(name: str) -> float | None:
+        value = fields.get(name)
+        return float(value) if isinstance(value, int | float) else None
+
+    def pattern(name: str) -> dict[str, float] | None:
+        found = fields.get(name)
+        if not isinstance(found, dict):
+            return None
+        return {str(key): float(value) for key, value in found.items() if isinstance(value, int | float)}
+
     return Scaling(
-        alpha=float(alpha) if isinstance(alpha, int | float) else None,
-        alphas={str(key): float(value) for key, value in alphas.items() if isinstance(value, int | float)}
-        if isinstance(alphas, dict)
-        else None,
+        alpha=number("alpha") if number("lora_alpha") is None else number("lora_alpha"),
+        alphas=pattern("alpha_pattern"),
         rooted=bool(fields.get("use_rslora")),
+        rank=number("r"),
+        ranks=pattern("rank_pattern"),
     )

@@ -52,28 +52,34 @@ class Scaling:
     Attributes:
         alpha: of all modules; None is each one's rank.
         alphas: ends of module names -> alpha.
+        rank: of all modules, for those whose factors have none: PEFT's LoKr scales whole factors too; None is 1.
+        ranks: ends of module names -> rank.
         rooted: whether the root of the rank divides alpha (rsLoRA).
     """
 
     alpha: float | None = None
     alphas: Mapping[str, float] | None = None
     rooted: bool = False
+    rank: float | None = None
+    ranks: Mapping[str, float] | None = None
 
     def of(self, module: str, rank: int, own: float | None) -> float:
         """The scale of a module whose file says `own` of its alpha."""
-        alpha = own
-        if alpha is None:
-            alpha = next(
-                (
-                    value
-                    for pattern, value in (self.alphas or {}).items()
-                    if f".{module}".endswith(f".{pattern.lstrip('^')}")
-                ),
-                self.alpha,
-            )
+        alpha = _named(self.alphas, module, self.alpha) if own is None else own
         if alpha is None:
             return 1.0
         return alpha / (math.sqrt(rank) if self.rooted else rank)
+
+    def whole(self, module: str) -> float:
+        """The scale of a module whose factors have no rank."""
+        alpha, rank = _named(self.alphas, module, self.alpha), _named(self.ranks, module, self.rank)
+        return 1.0 if alpha is None or not rank else alpha / rank
+
+
+def _named(patterns: Mapping[str, float] | None, module: str, otherwise: float | None) -> float | None:
+    """The number of the first pattern that a module's name ends with."""
+    found = (value for end, value in (patterns or {}).items() if f".{module}".endswith(f".{end.lstrip('^')}"))
+    return next(found, otherwise)
 
 
 def split(key: str) -> tuple[str, str] | None:
@@ -129,6 +135,10 @@ class _Scale:
             raise BadWeights(f"{self.module} has rank 0", hint="get the file again")
         self.last = self.scaling.of(self.module, rank, self.alpha)
         return self.last
+
+    def whole(self) -> float:
+        """Of factors that have no rank, which alphas of files do not scale."""
+        return self.scaling.whole(self.module) if self.alpha is None else 1.0
 
 
 def _factors(target: Target, left: Roles, scale: _Scale) -> list[tuple[Factor, Target]]:
@@ -186,7 +196,7 @@ def _kronecker(left: Roles, scale: _Scale) -> Kronecker | None:
     if core is not None:
         return Kronecker(scale=scale(core.shape[0]), **flat)
     factor = Kronecker(**flat)
-    return factor if factor.rank is None else replace(factor, scale=scale(factor.rank))
+    return replace(factor, scale=scale.whole() if factor.rank is None else scale(factor.rank))
 
 
 def _hadamard(left: Roles, scale: _Scale) -> Factor:

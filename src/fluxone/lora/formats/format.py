@@ -19,9 +19,12 @@ from fluxone.weights.safetensors import listing
 
 BUNDLED = "bundle_emb."  # OneTrainer's textual inversions inside an adapter: bundle_emb.NAME.ENCODER
 STRANGE = {
+    "boft": "BOFT",
     "oft_blocks": "OFT",
     "oft_diag": "OFT",
-    "boft": "BOFT",
+    "oft_R": "OFT",
+    "hra_u": "HRA",
+    "vera_lambda": "VeRA",
     "ia3": "IA3",
     "glora": "GLoRA",
     "b1.weight": "GLoRA",
