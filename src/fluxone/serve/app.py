@@ -29,6 +29,7 @@ from fluxone.serve.jobs import Jobs
 from fluxone.serve.keys import Keys
 from fluxone.serve.metrics import Metrics
 from fluxone.serve.policy import Policy, words
+from fluxone.serve.sealing import seal_of
 from fluxone.serve.serving import Serving
 from fluxone.serve.settings import MEGABYTE, Settings
 from fluxone.serve.store import TYPES, Store
@@ -86,9 +87,10 @@ def create_app(settings: Settings, engine: Drawing, metrics: Metrics, policy: Po
 
     Raises:
         CannotWrite: its folder cannot be used.
+        UserError: what its results are to be signed with cannot be.
         sqlalchemy.exc.SQLAlchemyError: its database is not there.
     """
-    store = Store(settings.folder)
+    store = Store(settings.folder, seal_of(settings))
     database = connect(settings.url)
     jobs = Jobs(settings, engine, database, store, policy or words(settings.blocked), metrics)
     house = Serving(

@@ -32,6 +32,7 @@ class Settings:
         endpoints: name of a BFL endpoint (`flux-dev`) -> name of a model, where the server should not choose.
         finetunes: id -> LoRA file, for the finetuned endpoints and the `lora` field.
         blocked: word -> the least `safety_tolerance` (0 to 6) at which it is allowed; 7 is never.
+        c2pa_certificate, c2pa_key: PEM files with which results are signed as made by a model; empty signs nothing.
         reachable: private hosts that pictures and webhooks may be fetched from and sent to all the same.
         waiting: requests that may wait; more are told to come again.
         concurrent: requests of one API key at a time.
@@ -56,6 +57,8 @@ class Settings:
     endpoints: Mapping[str, str] = field(default_factory=dict)
     finetunes: Mapping[str, str] = field(default_factory=dict)
     blocked: Mapping[str, int] = field(default_factory=dict)
+    c2pa_certificate: str = ""
+    c2pa_key: str = ""
     reachable: tuple[str, ...] = ()
     waiting: int = 256
     concurrent: int = 24
@@ -116,6 +119,9 @@ def read(path: Path, *, base: Settings | None = None) -> Settings:
         told[name] = tuple(value) if isinstance(value, list) else value
     if "folder" in told:
         told["folder"] = path.parent / told["folder"]
+    for name in ("c2pa_certificate", "c2pa_key"):
+        if told.get(name):
+            told[name] = _beside(path, told[name])
     if "finetunes" in told:
         told["finetunes"] = {name: _beside(path, file) for name, file in told["finetunes"].items()}
     return replace(base, **told)

@@ -20,6 +20,7 @@ from fluxone import provenance
 from fluxone.errors import CannotWrite
 from fluxone.provenance import Record
 from fluxone.request import PICTURES, Request
+from fluxone.serve.sealing import Seal
 
 SECRET_BYTES = 32
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
@@ -30,11 +31,15 @@ NAME = re.compile(r"[0-9a-f-]{36}\.(png|jpg|webp)")
 class Store:
     """The folder of a server.
 
+    Args:
+        seal: signs the files of results.
+
     Raises:
         CannotWrite: it cannot be made or written to.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, seal: Seal | None = None) -> None:
+        self.seal = seal
         self.inputs, self.results = folder / "inputs", folder / "results"
         try:
             for place in (self.inputs, self.results):
@@ -75,7 +80,12 @@ class Store:
         Raises:
             CannotWrite: the disk is full, or the like.
         """
-        provenance.save(image, self.path(job, format_), record, quality=quality)
+        path = self.path(job, format_)
+        if self.seal is None:
+            provenance.save(image, path, record, quality=quality)
+            return
+        data = provenance.WRITERS[path.suffix](image.convert("RGB"), record, quality)
+        provenance.write_whole(path, self.seal(data, TYPES[path.suffix]))
 
     def path(self, job: str, format_: str) -> Path:
         """Where the result of a job is, or will be."""
