@@ -37,7 +37,7 @@ def mixed(request: Request, encode: Encode, job: Job, away: Text | None) -> Job:
     texts = [encode([region.prompt] * batch, [None] * batch, *how).txt for region in request.regions]
     words = tuple(part.shape[1] for part in texts)
     if request.nag > 1 and away is not None:
-        texts.append(away.txt)
+        texts.append(away.txt.to(texts[0]) if texts else away.txt)  # it may have been encoded elsewhere
     if not texts:
         return job
     mixing = Mixing(text=job.text.txt.shape[1], words=words, negative=texts[-1].shape[1] if request.nag > 1 else 0)
