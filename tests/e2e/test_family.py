@@ -138,7 +138,8 @@ def test_a_family_member_that_is_not_there_is_said(
     for command, rows in (("edit", "kontext"), ("control depth", "depth, depth-lora"), ("vary", "redux")):
         said = fluxone(*command.split(), "one.png", "x", code=2).stderr
         assert "needs a model that takes a" in said and f"{rows}, or" in said
-    assert "add --model with one of mini-pose" in fluxone("control", "pose", "one.png", "x", code=2).stderr
+    said = fluxone("control", "pose", "one.png", "x", code=2).stderr
+    assert "needs a model that takes a control picture of pose" in said and "add --model with its file" in said
 
 
 def test_an_asked_guidance_does_not_reach_a_distilled_row(fluxone: Fluxone, assets: Path, tmp_path: Path) -> None:
