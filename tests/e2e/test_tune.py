@@ -72,6 +72,7 @@ def test_a_dry_run_says_what_would_be_done(
         (("style", "zuri pictures", "--optimizer", "adam"), "did you mean 'adamw'"),
         (("style", "zuri pictures", "--targets", "blocks,nonsense"), "no layer is chosen by 'nonsense'"),
         (("character", "zuri pictures", "--preserve", "class"), "give --name and --class"),
+        (("character", "zuri pictures", "--quant", "int8-dynamic"), "nothing can be learnt beside int8-dynamic"),
     ],
 )
 def test_mistakes(
@@ -116,3 +117,37 @@ def test_killed_it_goes_on_and_ends_equal(
     assert start("killed").wait() == 0 and whole.wait() == 0
     for name in ("zuri-pictures.safetensors", "zuri-pictures-kohya.safetensors"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_captions_that_are_mixed_up_are_found(tmp_path: Path) -> None:
+    """The mini reads along: two captions changed places."""
+    from fluxone import storybook
+    from fluxone.assembly import assemble
+    from fluxone.recipe import Recipe
+    from fluxone.storybook.record import read
+    from fluxone.tune import folder as folders
+    from fluxone.tune.agree import disagreements
+    from fluxone.tune.beside import Beside, fresh
+    from fluxone.tune.cache import Cache
+    from fluxone.tune.kinds import Size
+    from fluxone.tune.learner import Learner
+    from fluxone.tune.material import Material
+    from fluxone.tune.settings import Settings
+    from fluxone.variants import MINI
+    from fluxone.weights.load import shipped
+
+    world = read(shipped(MINI))
+    assert world is not None
+    scenes = [scene for i in range(200) if (scene := storybook.scene(i, world)).kind in ("one", "side")][:6]
+    texts = [scene.caption for scene in scenes]
+    texts[1], texts[4] = texts[4], texts[1]
+    for i, (scene, text) in enumerate(zip(scenes, texts, strict=True)):
+        Image.fromarray(storybook.render(scene, MINI.size)).save(tmp_path / f"{i}.png")
+        (tmp_path / f"{i}.txt").write_text(text, encoding="utf-8")
+    pipeline = assemble("mini", Recipe(device="cpu", dtype="float32"))
+    chosen = Settings(rank=1)
+    beside = Beside(pipeline.transformer, fresh(pipeline.transformer, "lora", ("ends",), Size(rank=1, alpha=1), 0))
+    material = Material(pipeline, Cache(pipeline, tmp_path / "cache"), chosen, folders.read(tmp_path))
+    found = disagreements(Learner(pipeline, beside, material, chosen))
+    assert [finding.file for finding in found] == ["1.png", "4.png"]

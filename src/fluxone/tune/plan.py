@@ -19,6 +19,7 @@ from fluxone.errors import BadFile, BadRequest
 from fluxone.lora.delta import Delta
 from fluxone.lora.load import load_lora
 from fluxone.pipeline import Pipeline
+from fluxone.quant.apply import scheme_of
 from fluxone.recipe import Recipe
 from fluxone.tune import folder as folders
 from fluxone.tune.beside import fresh, taken
@@ -31,6 +32,8 @@ from fluxone.tune.presets import Reason, preset
 from fluxone.tune.settings import Settings
 from fluxone.tune.trainer import Tick
 from fluxone.weights.load import resolve
+
+LEARNT_BESIDE = ("fp8", "int8", "nf4")  # packings whose products have a way back
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +113,7 @@ def prepare(wish: Wish, told: Told | None = None) -> Plan:
         recipe = replace(recipe, quant=quant)
     told.line(f"loading {wish.model}")
     pipeline = assemble(wish.model, _typed(recipe))
+    _check_base(pipeline)
     decided = preset(wish.what, pipeline.variant, len(examples), wish.given, quant=recipe.quant, vram=wish.vram)
     settings = decided.settings
     if settings.preserve == "class" and not (wish.class_word and wish.name):
@@ -139,6 +143,13 @@ def prepare(wish: Wish, told: Told | None = None) -> Plan:
         data=_content(examples, digests),
         size=size,
     )  # fmt: skip
+
+
+def _check_base(pipeline: Pipeline) -> None:
+    """Refuse a base whose layers give no gradients: those that pack what comes in as well, or that reorder for a CPU."""
+    found = scheme_of(pipeline.transformer)
+    if found is not None and found not in LEARNT_BESIDE:
+        raise BadRequest(f"nothing can be learnt beside {found} layers", hint=f"use {', '.join(LEARNT_BESIDE)}")
 
 
 def _deltas(pipeline: Pipeline, settings: Settings, start: str | None) -> list[Delta]:
