@@ -146,7 +146,7 @@ def prepare(wish: Wish, told: Told | None = None) -> Plan:
 
 
 def _check_base(pipeline: Pipeline) -> None:
-    """Refuse a base whose layers give no gradients: those that pack what comes in as well, or that reorder for a CPU."""
+    """Refuse a base whose layers give no gradients: those that pack their input too, or are ordered for one CPU."""
     found = scheme_of(pipeline.transformer)
     if found is not None and found not in LEARNT_BESIDE:
         raise BadRequest(f"nothing can be learnt beside {found} layers", hint=f"use {', '.join(LEARNT_BESIDE)}")
