@@ -33,6 +33,7 @@ from fluxone.serve.sealing import seal_of
 from fluxone.serve.serving import Serving
 from fluxone.serve.settings import MEGABYTE, Settings
 from fluxone.serve.store import TYPES, Store
+from fluxone.serve.tracing import traces_to
 from fluxone.serve.webhooks import Webhooks
 
 log = logging.getLogger("fluxone.serve")
@@ -90,9 +91,9 @@ def create_app(settings: Settings, engine: Drawing, metrics: Metrics, policy: Po
         UserError: what its results are to be signed with cannot be.
         sqlalchemy.exc.SQLAlchemyError: its database is not there.
     """
-    store = Store(settings.folder, seal_of(settings))
+    store, traces = Store(settings.folder, seal_of(settings)), traces_to(settings.traces)
     database = connect(settings.url)
-    jobs = Jobs(settings, engine, database, store, policy or words(settings.blocked), metrics)
+    jobs = Jobs(settings, engine, database, store, policy or words(settings.blocked), metrics, traces)
     house = Serving(
         settings=settings, engine=engine, database=database, jobs=jobs, keys=Keys(database), metrics=metrics
     )
@@ -112,6 +113,8 @@ def create_app(settings: Settings, engine: Drawing, metrics: Metrics, policy: Po
         webhooks.stop()
         await run_in_threadpool(engine.stop, DRAIN)
         await run_in_threadpool(jobs.stop)
+        if traces is not None:
+            await run_in_threadpool(traces.stop)
         database.dispose()
 
     app = FastAPI(title="fluxone", version=__version__, lifespan=living, docs_url=None, redoc_url=None)

@@ -37,6 +37,7 @@ from fluxone.serve.policy import Policy
 from fluxone.serve.settings import Settings
 from fluxone.serve.store import Store
 from fluxone.serve.task import Cancelled, Lora, Stopped, Task, Wanted
+from fluxone.serve.tracing import Traces
 
 log = logging.getLogger("fluxone.serve")
 
@@ -91,15 +92,16 @@ class Jobs:
 
     Args:
         changed: called with a job's id whenever there is something new about it; must be quick.
-        metrics: told of each job that is settled, and how long its stages took.
+        metrics, traces: told of each job that is settled, and how long its stages took.
     """
 
     def __init__(
         self, settings: Settings, engine: Drawing, database: sa.Engine, store: Store, policy: Policy,
-        metrics: Metrics | None = None,
+        metrics: Metrics | None = None, traces: Traces | None = None,
     ) -> None:  # fmt: skip
         self.settings, self.engine, self.database = settings, engine, database
         self.store, self.policy, self.metrics = store, policy, metrics or Metrics()
+        self.traces = traces
         self.live: dict[str, Watched] = {}
         self.listeners: dict[str, Callable[[], None]] = {}
         self._taking = threading.Lock()  # between a row's insertion and its task's being known
@@ -285,10 +287,14 @@ class Jobs:
 
     def _finish(self, task: Task) -> None:
         """Keep what came of a task; while the database is away or the disk is full, try again."""
+        began = time.monotonic()
         for tries in itertools.count():
             try:
                 if (row := self.find(task.wanted.id)) is not None:
-                    self._close(row, task, last=tries >= FULL)
+                    status = self._close(row, task, last=tries >= FULL)
+                    if self.traces is not None:
+                        saving = time.monotonic() - began
+                        self.traces.job(task, endpoint=row["endpoint"], status=status, saving=saving)
                 break
             except (sa.exc.SQLAlchemyError, CannotWrite) as error:
                 log.error("the database or the disk does not take it: %s", error)
@@ -299,36 +305,35 @@ class Jobs:
         if listener := self.listeners.get(task.wanted.id):
             listener()
 
-    def _close(self, row: Row, task: Task, *, last: bool) -> None:
-        """Write down what came of a task.
+    def _close(self, row: Row, task: Task, *, last: bool) -> str:
+        """Write down what came of a task, and return its status.
 
         Raises:
             CannotWrite: the disk is full or the like, and this is not the `last` try.
         """
         if isinstance(task.error, Stopped):
-            return  # stays pending: the next start takes it up
+            return PENDING  # the next start takes it up
         if isinstance(task.error, Cancelled):
-            self._settle(row, CANCELLED, str(task.error))
-        elif task.drawn is None:
+            return self._settle(row, CANCELLED, str(task.error))
+        if task.drawn is None:
             known = isinstance(task.error, FluxoneError)
-            self._settle(row, ERROR, str(task.error) if known else "the server failed to draw it; its log says why")
-        elif reasons := self.policy.picture(task.drawn.image, row["tolerance"]):
-            self._settle(row, SHOWN, None, details={"Moderation Reasons": reasons})
-        else:
-            try:
-                began = time.monotonic()
-                self.store.keep(row["id"], task.drawn.image, task.drawn.record, row["format"], row["quality"])
-                self.metrics.took("saving", time.monotonic() - began)
-            except CannotWrite as error:
-                if not last and isinstance(error.__cause__, OSError):
-                    raise
-                self._settle(row, ERROR, str(error))
-            else:
-                self._settle(row, READY, None)
+            words = str(task.error) if known else "the server failed to draw it; its log says why"
+            return self._settle(row, ERROR, words)
+        if reasons := self.policy.picture(task.drawn.image, row["tolerance"]):
+            return self._settle(row, SHOWN, None, details={"Moderation Reasons": reasons})
+        began = time.monotonic()
+        try:
+            self.store.keep(row["id"], task.drawn.image, task.drawn.record, row["format"], row["quality"])
+        except CannotWrite as error:
+            if not last and isinstance(error.__cause__, OSError):
+                raise
+            return self._settle(row, ERROR, str(error))
+        self.metrics.took("saving", time.monotonic() - began)
+        return self._settle(row, READY, None)
 
     def _settle(
         self, row: Row, status: str, message: str | None, *, details: Mapping[str, object] | None = None
-    ) -> None:
+    ) -> str:
         """Write a job's last status, give back what it cost if it came to nothing, let its webhook go."""
         now = time.time()
         values = {
@@ -342,4 +347,5 @@ class Jobs:
                 keys.pay(connection, row["owner"], -row["cost"])
         self.store.drop_inputs(row["id"])
         self.metrics.settled(status)
+        return status
 

@@ -33,6 +33,7 @@ class Settings:
         finetunes: id -> LoRA file, for the finetuned endpoints and the `lora` field.
         blocked: word -> the least `safety_tolerance` (0 to 6) at which it is allowed; 7 is never.
         c2pa_certificate, c2pa_key: PEM files with which results are signed as made by a model; empty signs nothing.
+        traces: address of an OpenTelemetry collector (OTLP over HTTP) that is told of every job; empty is none.
         reachable: private hosts that pictures and webhooks may be fetched from and sent to all the same.
         waiting: requests that may wait; more are told to come again.
         concurrent: requests of one API key at a time.
@@ -59,6 +60,7 @@ class Settings:
     blocked: Mapping[str, int] = field(default_factory=dict)
     c2pa_certificate: str = ""
     c2pa_key: str = ""
+    traces: str = ""
     reachable: tuple[str, ...] = ()
     waiting: int = 256
     concurrent: int = 24
