@@ -75,6 +75,7 @@ PACKAGES = {
     "resvg_py": 3,
     "skia": 3,
     "alembic": 5,
+    "diffusers": 5,  # in bench, as a rival
     "fastapi": 5,
     "greenlet": 5,
     "prometheus_client": 5,

@@ -22,8 +22,8 @@ def helps(x: Tensor) -> bool:
 class CudaPasses:
     """The passes for streams of one type; with `whole`, tokens come to products in e4m3."""
 
-    def __init__(self, stream: torch.dtype, *, whole: bool) -> None:
-        self.stream, self.whole = stream, whole
+    def __init__(self, stream: torch.dtype, device: torch.device, *, whole: bool) -> None:
+        self.stream, self.device, self.whole = stream, device, whole
 
     def norm(self, x: Tensor, shift: Tensor, scale: Tensor) -> Ready:
         """Normalised and modulated rows, ready for a product."""
@@ -39,7 +39,7 @@ class CudaPasses:
 
     def room(self, total: int, heads: int, size: int) -> list[Tensor]:
         """Queries, keys and values (N H D), still empty."""
-        return [torch.empty(total, heads, size, dtype=self.stream, device="cuda") for _ in range(3)]
+        return [torch.empty(total, heads, size, dtype=self.stream, device=self.device) for _ in range(3)]
 
     def heads(self, made: Product, norm: QKNorm, pe: Tensor, out: Sequence[Tensor], place: int) -> None:
         """Put the queries, keys and values of some rows to their place among all."""
