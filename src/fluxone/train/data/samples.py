@@ -18,7 +18,7 @@ from fluxone import storybook
 from fluxone.conditions.control import DETECTORS
 from fluxone.storybook import Scene, World
 from fluxone.storybook.pairs import Pair, pair
-from fluxone.train.data.scenes import nth
+from fluxone.train.data.scenes import PEOPLED, nth
 from fluxone.train.data.views import GREY, box, covered
 
 Picture = UInt8[np.ndarray, "H W 3"]
@@ -35,7 +35,6 @@ def _quickest() -> str:
     return "skia"
 
 
-PEOPLED = ("person", "two", "three", "company", "holding")  # kinds of scene with people
 ENGINE = _quickest()
 STRETCH = 256  # pairs looked at for one with the wanted number of references
 APART = 1 << 30  # between the numbers of shelves that draw from the same world

@@ -19,6 +19,7 @@ from fluxone.storybook.generate import nth as nth
 from fluxone.train.config import Data
 
 MASK = (1 << 63) - 1
+PEOPLED = ("person", "two", "three", "company", "holding")  # kinds of scene with people
 
 
 def world_of(data: Data) -> World:

@@ -24,7 +24,7 @@ from fluxone.train.config import TrainConfig
 from fluxone.train.data.answers import Answers
 from fluxone.train.data.batch import Batch, Tokens
 from fluxone.train.data.latents import Pool, encode
-from fluxone.train.data.scenes import draw, nth, world_of
+from fluxone.train.data.scenes import PEOPLED, draw, nth, world_of
 from fluxone.train.data.views import cover, edited
 from fluxone.train.parts import caption
 from fluxone.train.tokenizer import encode as encode_words
@@ -168,9 +168,12 @@ def mix(material: Material, rows: Rows) -> Batch:
 
 
 def following(material: Material, rows: Rows) -> Batch:
-    """A caption and a map of the scene: depth, edges or pose for a whole step. Held-out scenes have their depth."""
+    """A caption and a map of the scene: depth, edges or, where the world has people, pose for a whole step.
+
+    Held-out scenes have their depth.
+    """
     whole = draw(material.config.seed, rows.step, 6)
-    maps = ("depth", "canny", "pose")
+    maps = ("depth", "canny", "pose") if set(material.world.kinds) & set(PEOPLED) else ("depth", "canny")
     view = maps[0 if rows.held_out else int(torch.randint(len(maps), (), generator=whole))]
     return control(view)(material, rows)
 
