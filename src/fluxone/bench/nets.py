@@ -79,7 +79,8 @@ def theirs(case: Case, state: dict[str, Tensor]) -> nn.Module:
         raise MissingExtra("dev", "diffusers is not installed") from None
     config = {key: value for key, value in write_flux(case.shape).items() if not key.startswith("_")}
     with torch.device("meta"):
-        model: nn.Module = FluxTransformer2DModel(**config)
+        build: Any = FluxTransformer2DModel
+        model: nn.Module = build(**config)
     model.load_state_dict(in_format(state, FORMATS["diffusers transformer"]), assign=True)
     return model.requires_grad_(False).eval()
 

@@ -35,7 +35,8 @@ def join() -> Group:
         if on_gpu:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         dist.init_process_group("nccl" if on_gpu else "gloo")
-    whole: Group = dist.group.WORLD
+    whole = dist.group.WORLD
+    assert whole is not None, "init_process_group makes it"
     return whole
 
 

@@ -41,7 +41,8 @@ class Summed(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = F.linear(x, self.weight)
         dist.all_reduce(out, group=self.group)
-        return out if self.bias is None else out + self.bias
+        bias = self._parameters["bias"]
+        return out if bias is None else out + bias
 
 
 def pieces(groups: Sequence[int], rank: int, world: int) -> Tensor:
@@ -85,6 +86,6 @@ def _cut(layer: nn.Linear, side: int, kept: Tensor, group: dist.ProcessGroup) ->
     layer.out_features, layer.in_features = layer.weight.shape
     if side == COLUMNS:
         layer.__class__ = Summed
-        layer.group = group
+        layer.__dict__["group"] = group
     elif layer.bias is not None:
         layer.bias = nn.Parameter(layer.bias.detach()[kept], requires_grad=False)
