@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ def _losses(learner: Learner, number: int, level: float, prompts: Sequence[str])
     """The loss of one picture with each of the prompts, with the same noise."""
     one = learner.material.fixed(number, level)
     count = len(prompts)
-    parts = {k: v.expand(count, *v.shape[1:]) for k, v in vars(one).items()
+    parts: dict[str, Any] = {k: v.expand(count, *v.shape[1:]) for k, v in vars(one).items()
              if isinstance(v, Tensor) and k not in ("ids", "txt", "pooled")}  # fmt: skip
     batch = learner.material.with_prompts(replace(one, **parts), prompts)
     return learner.losses(batch.to(learner.device))
