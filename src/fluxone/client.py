@@ -266,10 +266,10 @@ class AsyncClient:
 
 
 def _awaited(call: Callable[P, T]) -> Callable[P, Awaitable[T]]:
-    async def awaited(*args: P.args, **kwargs: P.kwargs) -> T:
+    async def _call(*args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.to_thread(partial(call, *args, **kwargs))
 
-    return awaited
+    return _call
 
 
 def encoded(image: Input) -> str:

@@ -76,7 +76,9 @@ PACKAGES = {
     "skia": 3,
     "alembic": 5,
     "diffusers": 5,  # in bench, as a rival
+    "c2pa": 5,
     "fastapi": 5,
+    "opentelemetry": 5,
     "greenlet": 5,
     "prometheus_client": 5,
     "pydantic": 5,
