@@ -117,7 +117,9 @@ def canny(house: Serving, model: str, body: Any) -> Made:
 
 def depth(house: Serving, model: str, body: Any) -> Made:
     """Along given depths."""
-    return _control(house, model, body, "depth", _given(house, body))
+    request, notes = _control(house, model, body, "depth", _given(house, body))
+    found = "depths are not found here: control_image is taken for a picture of depths"
+    return request, notes if body.preprocessed_image else [*notes, found]
 
 
 def pose(house: Serving, model: str, body: Any) -> Made:
@@ -137,8 +139,6 @@ def _control(
 ) -> Made:
     """Along a picture: in channels of the model's own, or by the ControlNets beside it."""
     guidance, notes = _guidance(house, model, body.guidance)
-    if shows == "depth" and not body.preprocessed_image:
-        notes = [*notes, "depths are not found here: control_image is taken for a picture of depths"]
     beside = house.engine.beside(model)
     request = Request(prompt=body.prompt, seed=seeded(body.seed), steps=body.steps, guidance=guidance)
     if beside.controlnets:
