@@ -18,7 +18,7 @@ from pathlib import Path
 from PIL import Image
 
 from fluxone import Recipe, assemble, storybook
-from fluxone.evaluate.given import Prompt, request, shown
+from fluxone.evaluate.given import HOLE, Prompt, request, shown
 from fluxone.evaluate.run import world_of
 from fluxone.evaluate.suites import SUITES
 from fluxone.pipeline import Pipeline
@@ -91,11 +91,22 @@ def from_pictures(suite: str) -> Callable[[Book], list[Cell]]:
         cells: list[Cell] = []
         for prompt in book.asked(suite, book.count):
             size = model(row.name).variant.size
-            cells += [(shown(one.scene, one.mode, size), f"given: {one.mode}") for one in prompt.given[-1:]]
+            cells.append((before(prompt, size), "given"))
             cells.append((book.draw(row.name, prompt), prompt.text or "no words"))
         return cells
 
     return made
+
+
+def before(prompt: Prompt, size: int) -> Image.Image:
+    """The last picture that a prompt comes with; a hole in the one before it."""
+    last = prompt.given[-1]
+    picture = shown(last.scene, last.mode, size)
+    if last.mode != HOLE:
+        return picture
+    holed = shown(prompt.given[0].scene, "rgb", size).copy()
+    holed.paste("white", mask=picture.convert("L"))
+    return holed
 
 
 def steps(book: Book) -> list[Cell]:
