@@ -36,24 +36,25 @@ def chart(lines: Sequence[Line], *, x: str, y: str, log: bool = False) -> str:
         across = LEFT + (WIDE - LEFT - 10) * step / last
         return f"{across:.1f},{10 + (HIGH - BELOW - 20) * (high - level) / (high - low):.1f}"
 
-    parts = [f"<svg viewBox='0 0 {WIDE + 150} {HIGH}' width='100%' role=img aria-label='{escape(y)} over {escape(x)}'>"]
+    label = f"{escape(y)} over {escape(x)}"
+    parts = [f"<svg viewBox='0 0 {WIDE + 150} {HIGH}' width='100%' role='img' aria-label='{label}'>"]
     for k in range(5):
         level = low + (high - low) * k / 4
         up = 10 + (HIGH - BELOW - 20) * (4 - k) / 4
         text = f"{10**level if log else level:.3g}"
-        parts.append(f"<line x1={LEFT} x2={WIDE - 10} y1={up:.1f} y2={up:.1f} stroke='#e3e6ec'/>")
-        parts.append(f"<text x={LEFT - 6} y={up + 4:.1f} text-anchor=end font-size=11 fill='#59627a'>{text}</text>")
+        parts.append(f"<line x1='{LEFT}' x2='{WIDE - 10}' y1='{up:.1f}' y2='{up:.1f}' stroke='#e3e6ec'/>")
+        parts.append(_text(LEFT - 6, up + 4, text, 11, "end"))
         across, step = LEFT + (WIDE - LEFT - 10) * k / 4, last * k / 4
-        parts.append(
-            f"<text x={across:.0f} y={HIGH - 18} text-anchor=middle font-size=11 fill='#59627a'>{step:.0f}</text>"
-        )
-    parts.append(
-        f"<text x={WIDE / 2:.0f} y={HIGH - 3} text-anchor=middle font-size=12 fill='#475067'>{escape(x)}</text>"
-    )
+        parts.append(_text(across, HIGH - 18, f"{step:.0f}", 11))
+    parts.append(_text(WIDE / 2, HIGH - 3, escape(x), 12))
     for i, line in enumerate(lines):
         colour, width = COLOURS[i % len(COLOURS)], 2.4 if line.wide else 1.2
         row = " ".join(place(*point) for point in line.points)
         dash = " stroke-dasharray='5 3'" if line.dots else ""
-        parts.append(f"<polyline points='{row}' fill=none stroke='{colour}' stroke-width={width}{dash}/>")
-        parts.append(f"<text x={WIDE} y={22 + 16 * i} font-size=12 fill='{colour}'>{escape(line.name)}</text>")
+        parts.append(f"<polyline points='{row}' fill='none' stroke='{colour}' stroke-width='{width}'{dash}/>")
+        parts.append(f"<text x='{WIDE}' y='{22 + 16 * i}' font-size='12' fill='{colour}'>{escape(line.name)}</text>")
     return "".join(parts) + "</svg>"
+
+
+def _text(x: float, y: float, text: str, size: int, anchor: str = "middle") -> str:
+    return f"<text x='{x:.0f}' y='{y:.0f}' text-anchor='{anchor}' font-size='{size}' fill='#59627a'>{text}</text>"

@@ -204,3 +204,14 @@ def test_presets_for_memory() -> None:
     assert packed == [None, "fp8", "nf4", "nf4"]
     assert sum(parameters(DEV.shape)) == pytest.approx(11.9e9, rel=0.01)
     assert Kind.FILL.wide
+
+
+def test_charts_are_well_formed() -> None:
+    from xml.etree import ElementTree
+
+    from fluxone.tune.chart import Line, chart
+
+    lines = [Line(name="a <b>", points=[(1, 0.5), (9, 0.1)]), Line(name="c", points=[(4, 0.2)], dots=True)]
+    made_ = ElementTree.fromstring(chart(lines, x="step", y="loss", log=True))
+    assert len(made_.findall("polyline")) == 2 and len(made_.findall("text")) == 5 + 5 + 1 + 2
+    assert chart([Line(name="none", points=[])], x="", y="") == ""
