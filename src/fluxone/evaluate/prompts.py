@@ -21,7 +21,7 @@ from fluxone.storybook.stages import STAGES
 
 WORDINGS = 64  # captions drawn in search of one that says everything
 SEARCHED = 60  # scenes looked at for each prompt that is wanted
-ENOUGH = 4000  # scenes looked at for edits
+FIRST, ENOUGH = 600, 4000  # scenes looked at for edits: until every kind has occurred, and at most
 
 
 Finder = Callable[[Search, World, int], list[Prompt]]
@@ -102,26 +102,28 @@ def _posed(text: str, thing: Thing) -> bool:
 
 
 def edits(search: Search, world: World, count: int) -> list[Prompt]:
-    """Instructions of every kind of edit, about 2 * `count` in all, each about a scene of a held-out combination."""
-    each = max(1, 2 * count // len(world.edits))
-    rows: dict[str, list[Prompt]] = {name: [] for name in world.edits}
+    """Instructions of every kind of edit that occurs, about 2 * `count` in all, each about a held-out combination."""
+    rows: dict[str, list[Prompt]] = {}
     plain = replace(world, styled=0.0)
     for index in range(ENOUGH):
-        if all(len(row) >= each for row in rows.values()):
+        each = max(1, 2 * count // max(1, len(rows)))
+        if index >= FIRST and all(len(row) >= each for row in rows.values()):
             break
         scene = nth(plain, index, held_out=True)
         name, changed, text = named(scene, index, world=world)
-        if len(rows[name]) < each and search.keep(scene):
+        if search.keep(scene):
             given = (Given(field="references", scene=scene),)
-            rows[name].append(Prompt(text=text, scene=changed, given=given, sort=name))
-    return _some([replace(p, group=n) for n, p in enumerate(p for row in rows.values() for p in row)], search)
+            rows.setdefault(name, []).append(Prompt(text=text, scene=changed, given=given, sort=name))
+    found = [p for name in world.edits for p in rows.get(name, ())[:each]]
+    return _some([replace(p, group=n) for n, p in enumerate(found)], search)
 
 
 def both(search: Search, world: World, count: int) -> list[Prompt]:
     """Two pictures of one each, and a text that puts the two into one; the combination is held out."""
     found: list[Prompt] = []
+    cast = world if "person" in world.kinds else replace(world, people=())
     for n in range(SEARCHED * count):
-        made = KINDS["both"](Random(VALIDATION + n), n, world, True)
+        made = KINDS["both"](Random(VALIDATION + n), n, cast, True)
         if held_out(made.target) and search.keep(made.target):
             given = tuple(Given(field="references", scene=view.scene, mode=view.mode) for view in made.references)
             found.append(Prompt(text=made.text, scene=made.target, given=given, group=len(found)))

@@ -79,6 +79,11 @@ def _number(scene: Scene) -> bool:
     return any(letter.isdigit() for letter in _text(scene))
 
 
+def _lasting(scene: Scene) -> bool:
+    """Whether it is drawn as it was when the mini and the first judge learnt: a fox has got ears of its own since."""
+    return not any(thing.name == "fox" and thing.detail("visible") == "ears" for thing in scene.facts.things)
+
+
 def _clear(scene: Scene) -> bool:
     """Whether one can tell who it is: a curly woman in trousers is drawn as a curly man."""
     rows = [dict(thing.details) for thing in scene.facts.things]
@@ -127,7 +132,9 @@ SUITES: dict[str, Suite] = {
     ),
     "reading": Suite(title="an animal with a book", search=Search(kinds=("reading",)), parts=PLACED),
     "inside": Suite(title="something in a box", search=Search(kinds=("inside",)), parts=PLACED),
-    "hidden": Suite(title="only its tail or ears visible", search=Search(kinds=("hiding",)), parts=PLACED),
+    "hidden": Suite(
+        title="only its tail or ears visible", search=Search(kinds=("hiding",), keep=_lasting), parts=PLACED
+    ),
     "people": Suite(
         title="someone, all that is said",
         search=Search(kinds=("person",), keep=_clear),
