@@ -9,6 +9,9 @@
  * Rows from `start` to before `stop` are worked on, so that threads can share them.
  */
 #include <math.h>
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 #include "native.c"
 
 #define LANES 16
@@ -219,23 +222,39 @@ FAMILY(f32_f32_f32, float, PLAIN_F32, float, load_f32, store_f32, float, emit_f3
 FAMILY(bf16_bf16_bf16, uint16_t, PLAIN_BF16, uint16_t, load_bf16, store_bf16, uint16_t, emit_bf16, uint16_t,
        load_bf16, store_bf16)
 
-#define SOFTMAX(F, T, LOAD, STORE)                                                                                    \
+static inline void put_f32(const float *row, float *out, float factor, long columns) {
+    for (long c = 0; c < columns; c++) out[c] = row[c] * factor;
+}
+
+static inline void put_bf16(const float *row, uint16_t *out, float factor, long columns) {
+    long c = 0;
+#ifdef __AVX512BF16__
+    __m512 by = _mm512_set1_ps(factor);
+    for (; c + LANES <= columns; c += LANES) {
+        __m256bh half = _mm512_cvtneps_pbh(_mm512_mul_ps(_mm512_loadu_ps(row + c), by));
+        memcpy(out + c, &half, 2 * LANES);
+    }
+#endif
+    for (; c < columns; c++) out[c] = narrow(row[c] * factor);
+}
+
+#define SOFTMAX(F, T, LOAD)                                                                                           \
     void softmax_##F(T *scores, float factor, long columns, long start, long stop) {                                  \
         float row[columns];                                                                                           \
         for (long r = start; r < stop; r++) {                                                                         \
             T *own = scores + r * columns;                                                                            \
-            float lanes[LANES], most;                                                                                 \
+            float lanes[LANES], most = -INFINITY, total = 0;                                                          \
             for (long i = 0; i < LANES; i++) lanes[i] = -INFINITY;                                                    \
             long c = 0;                                                                                               \
             for (; c < columns; c++) row[c] = LOAD(own[c]) * factor;                                                  \
             for (c = 0; c + LANES <= columns; c += LANES)                                                             \
                 for (long i = 0; i < LANES; i++) lanes[i] = row[c + i] > lanes[i] ? row[c + i] : lanes[i];            \
-            for (most = -INFINITY; c < columns; c++) most = row[c] > most ? row[c] : most;                            \
+            for (; c < columns; c++) most = row[c] > most ? row[c] : most;                                            \
             for (long i = 0; i < LANES; i++) most = lanes[i] > most ? lanes[i] : most;                                \
             for (c = 0; c < columns; c++) row[c] = quick_power(row[c] - most);                                        \
-            float inverse = 1.0f / sum_of(row, columns);                                                              \
-            for (c = 0; c < columns; c++) own[c] = STORE(row[c] * inverse);                                           \
+            total = sum_of(row, columns);                                                                             \
+            put_##F(row, own, 1.0f / total, columns);                                                                 \
         }                                                                                                             \
     }
-SOFTMAX(f32, float, load_f32, store_f32)
-SOFTMAX(bf16, uint16_t, load_bf16, store_bf16)
+SOFTMAX(f32, float, load_f32)
+SOFTMAX(bf16, uint16_t, load_bf16)

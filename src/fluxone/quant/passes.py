@@ -114,12 +114,8 @@ class CpuPasses:
         if x.scales is None:
             return Product(layer(x.numbers))
         assert isinstance(layer, QuantLinear)
-        packed = layer.packed()
-        weights = packed["row_scale"].flatten()
-        bias = torch.zeros_like(weights) if layer.bias is None else layer.bias.float()
-        beyond = None if x.offsets is None else _beyond(layer, x.lower)
-        sums = torch._int_mm(x.numbers, packed["weight"].t())
-        return Product(sums, x.scales, weights, bias, x.offsets, beyond)
+        kept = _kept(layer, x.lower)
+        return Product(torch._int_mm(x.numbers, kept.turned), x.scales, kept.weights, kept.bias, x.offsets, kept.beyond)
 
     def gate(self, made: Product, gate: Tensor, x: Tensor) -> Tensor:
         """x + gate * product."""
@@ -157,14 +153,29 @@ class CpuPasses:
         native.shared(lambda start, stop: work(*places, *sizes, start, stop), rows, numbers)
 
 
-def _beyond(layer: QuantLinear, columns: int) -> Tensor:
-    """The sums of a weight's last columns, in numbers; they stay with the layer as long as its weight does."""
-    packed = layer.packed()
-    kept: tuple[Tensor, Tensor] | None = layer.__dict__.get("_beyond")
-    if kept is None or kept[0] is not packed["weight"]:
-        sums = packed["weight"][:, -columns:].sum(1, dtype=torch.int32).float() * packed["row_scale"].flatten()
-        kept = layer.__dict__["_beyond"] = (packed["weight"], sums)
-    return kept[1]
+@dataclass
+class Kept:
+    """What is made of a layer once: its weight turned, scales of rows, bias, and the sums of its last columns."""
+
+    weight: Tensor
+    own_bias: Tensor | None
+    turned: Tensor
+    weights: Tensor
+    bias: Tensor
+    beyond: Tensor | None
+
+
+def _kept(layer: QuantLinear, columns: int) -> Kept:
+    """It stays with the layer as long as its weight and bias do."""
+    kept: Kept | None = layer.__dict__.get("_kept")
+    weight, bias = layer._buffers["weight"], layer._parameters["bias"]
+    assert weight is not None
+    if kept is None or kept.weight is not weight or kept.own_bias is not bias:
+        scale = layer.get_buffer("row_scale").flatten()
+        sums = weight[:, -columns:].sum(1, dtype=torch.int32).float() * scale if columns else None
+        own = torch.zeros_like(scale) if bias is None else bias.detach().float()
+        kept = layer.__dict__["_kept"] = Kept(weight, bias, weight.t(), scale, own, sums)
+    return kept
 
 
 def _pointer(tensor: Tensor | None) -> int | None:
