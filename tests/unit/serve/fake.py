@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from PIL import Image
 
@@ -13,12 +14,14 @@ from fluxone.serve.engine import Beside, State
 from fluxone.serve.task import Drawn, Task
 from fluxone.variants import MINI, Variant
 
+SMALL = replace(MINI, size=128, raw="krea")  # whatever the mini is made for
+
 
 class Fake:
     """Attributes: tasks: all that came, in order; held: whether they wait for `go`."""
 
     def __init__(self, variants: Mapping[str, Variant] | None = None, *, held: bool = False) -> None:
-        self.table = dict(variants or {"mini": MINI})
+        self.table = dict(variants or {"mini": SMALL})
         self.held = held
         self.nets: dict[str, Beside] = {}
         self.tasks: list[Task] = []

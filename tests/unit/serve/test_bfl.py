@@ -25,7 +25,7 @@ from fluxone.serve.engine import Beside
 from fluxone.serve.policy import Policy
 from fluxone.variants import CANNY, FILL, KONTEXT, MINI, Kind
 from unit.serve.conftest import BASE, wait
-from unit.serve.fake import Fake, colour
+from unit.serve.fake import SMALL, Fake, colour
 
 Server = Callable[..., TestClient]
 WORDS = [name for name, endpoint in ENDPOINTS.items() if endpoint.make in ("words", "ultra")]
@@ -284,8 +284,8 @@ def test_which_model_serves_what(server: Server) -> None:
 
 
 def test_pictures_that_speak_and_networks_beside(server: Server) -> None:
-    raw, redux = replace(MINI, name="mini-raw"), replace(MINI, name="redux", takes=(Kind.PROMPT,))
-    engine = Fake({"mini": MINI, "mini-raw": raw, "redux": redux, "net": MINI, "look": MINI}, held=True)
+    raw, redux = replace(SMALL, name="krea"), replace(SMALL, name="redux", takes=(Kind.PROMPT,))
+    engine = Fake({"mini": SMALL, "krea": raw, "redux": redux, "net": SMALL, "look": SMALL}, held=True)
     engine.nets = {"net": Beside(controlnets=1, modes=True), "look": Beside(looks=True)}
     client = server(engine, endpoints={"flux-pro": "look"})
     for endpoint, body in (
@@ -299,7 +299,7 @@ def test_pictures_that_speak_and_networks_beside(server: Server) -> None:
         assert reply.status_code == 200, reply.text
     first, second, third, fourth, fifth = (task.wanted for task in engine.tasks)
     assert (first.model, first.request.image_prompt_strength, first.request.ultra) == ("redux", 0.4, None)
-    assert (second.model, second.request.raw, second.request.ultra) == ("mini-raw", True, "tiled")
+    assert (second.model, second.request.raw, second.request.ultra) == ("krea", True, "tiled")
     assert (str(second.request.resolution), str(second.request.frame)) == ("256x256", "2048x2048")
     assert (third.model, len(third.request.looks)) == ("look", 1)
     assert (fourth.model, fourth.request.hint_modes, len(fourth.request.hints)) == ("net", ("depth",), 1)
