@@ -54,6 +54,7 @@ MIXES: dict[str, dict[str, float]] = {
     "fill": {"control": 1.0},
 }
 SEEN = ("pictures", "extra ")  # what names of rows begin with that are kept of few samples
+HOLED = ("fill",)  # tasks that are given the picture with a hole, and the hole
 MAPS = {"control": ("depth", "canny"), "pose": ("pose",)}
 
 
@@ -227,7 +228,7 @@ class Bank:
 
     def _channels(self, task: str, shelf: str, scale: str, rows: Tensor, rng: torch.Generator) -> Tensor | None:
         kept = self.shelves[shelf].rows
-        if task == "fill":
+        if task in HOLED:
             size = self.order.size // (2 if scale else 1)
             mask = holes(kept["hole"][rows], size)
             return torch.cat((kept[scale + "covered"][rows].float(), mask_tokens(mask, self.factor)), dim=-1)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fluxone.errors import pick
 from fluxone.train.config import TrainConfig
 from fluxone.train.loop import Objective
+
+if TYPE_CHECKING:
+    from fluxone.train.data.bank import Bank
 
 OBJECTIVES = {
     "autoencoder": "fluxone.train.objectives.autoencoder:AutoEncoderObjective",
@@ -19,12 +22,12 @@ OBJECTIVES = {
 }
 
 
-def make(config: TrainConfig, **given: Any) -> Objective:
-    """The objective of a run. `given`: a bank of samples that several runs share, for objectives that take one.
+def make(config: TrainConfig, bank: Bank | None = None) -> Objective:
+    """The objective of a run. `bank`: samples that several runs share, for objectives that take one.
 
     Raises:
         UnknownName: no objective has that name.
     """
     module, _, name = pick(OBJECTIVES, config.objective, "objective").partition(":")
-    made: Objective = getattr(import_module(module), name)(config, **given)
+    made: Objective = getattr(import_module(module), name)(config, **({} if bank is None else {"bank": bank}))
     return made
