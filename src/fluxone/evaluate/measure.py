@@ -109,7 +109,7 @@ def _shot(prompt: Prompt, seed: int, steps: int, image: Image.Image, seen: Seen,
 def verdict(prompt: Prompt, image: Image.Image, seen: Seen, suite: Suite) -> Verdict:
     """What is right about a picture of the prompt: what the judge saw, and what the suite holds it to besides."""
     found = judged(prompt.scene, seen)
-    held = {part: FOLLOWED[part](prompt, image) for part in suite.parts if part in FOLLOWED}
+    held = {part: FOLLOWED[part](prompt, image) for part in (*suite.parts, *suite.also) if part in FOLLOWED}
     parts = found.parts | {part: one.right for part, one in held.items()}
     numbers = found.numbers | {part: one.value for part, one in held.items() if one.value is not None}
     return replace(found, parts={part: parts[part] for part in suite.parts}, numbers=numbers)

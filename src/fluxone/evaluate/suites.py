@@ -24,6 +24,7 @@ class Suite:
     Attributes:
         search: which scenes.
         parts: of a verdict, or rows of `follow.FOLLOWED`, all of which must be right.
+        also: rows of `follow.FOLLOWED` whose number is told, right or not.
         find: makes prompts of them.
         takes: what the model is given besides words; None is words alone.
         map: what the control picture shows.
@@ -36,6 +37,7 @@ class Suite:
     find: Finder = captions
     takes: Kind | None = None
     map: str = ""
+    also: tuple[str, ...] = ()
     world: str = ""
 
 
@@ -203,8 +205,8 @@ SUITES: dict[str, Suite] = {
         takes=Kind.REFERENCE,
     ),
     "fill": Suite(
-        title="a hole in a picture filled", search=Search(kinds=MANY, keep=_clear), parts=(*PLACED, "kept"), find=holes,
-        takes=Kind.FILL,
+        title="a hole in a picture filled", search=Search(kinds=MANY, keep=_clear), parts=PLACED, find=holes,
+        also=("kept",), takes=Kind.FILL,
     ),
     "depth": Suite(
         title="a depth map followed",
