@@ -10,17 +10,15 @@ import asyncio
 import base64
 import io
 import json
-import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header
 from fastapi import Request as Http
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from PIL import Image
-from pydantic import BaseModel, Field, model_validator
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
@@ -29,11 +27,11 @@ from fluxone.geometry import Resolution
 from fluxone.request import MAX_SEED, Request
 from fluxone.serve import jobs as states
 from fluxone.serve.access import base_url, caller, digest, serving
-from fluxone.serve.bfl_fields import Lora
 from fluxone.serve.bfl_requests import spoken
 from fluxone.serve.database import Row
 from fluxone.serve.jobs import Order
 from fluxone.serve.keys import Owner
+from fluxone.serve.openai_bodies import MOST_IMAGES, Common, Edit, Generation
 from fluxone.serve.pictures import from_bytes, from_text, repainted
 from fluxone.serve.serving import NoModel, Serving, Want, seeded
 from fluxone.variants import Kind
@@ -44,73 +42,9 @@ VARY = 0.7  # of a picture that is forgotten in a variation
 EFFORT = {"low": 0.5}  # share of the model's own steps, by quality; 1 is all others'
 TOKEN = 256  # px
 PATIENCE = 1.0  # s between looks whether the client is still there
-MOST_IMAGES, MOST_FIELDS = 16, 64
-
-TAG = "sd_cpp_extra_args"
-EXTRA = re.compile(rf"<{TAG}>(.*?)</{TAG}>", re.DOTALL)
-SPELT = {  # stable-diffusion.cpp's name -> ours
-    "steps": "num_inference_steps", "sample_steps": "num_inference_steps", "cfg_scale": "true_cfg_scale",
-    "guidance": "guidance_scale",
-}  # fmt: skip
+MOST_FIELDS = 64
 
 router = APIRouter(tags=["OpenAI"])
-
-
-class Common(BaseModel):
-    """What all three take."""
-
-    prompt: str = Field("", max_length=20_000)
-    model: str | None = None
-    n: int = Field(1, ge=1, le=10)
-    size: str = "auto"
-    quality: Literal["auto", "low", "medium", "high", "standard", "hd"] = "auto"
-    response_format: Literal["b64_json", "url"] | None = None
-    output_format: Literal["png", "jpeg", "webp"] = "png"
-    output_compression: int = Field(100, ge=0, le=100)
-    background: Literal["auto", "opaque"] = "auto"
-    moderation: Literal["auto", "low"] = "auto"
-    stream: bool = False
-    partial_images: int = Field(0, ge=0, le=3)
-    seed: int | None = Field(None, ge=0, le=MAX_SEED)
-    negative_prompt: str | None = Field(None, max_length=20_000)
-    num_inference_steps: int | None = Field(None, ge=1, le=100)
-    guidance_scale: float | None = Field(None, ge=0, le=100)
-    true_cfg_scale: float = Field(1.0, ge=1, le=30)
-    lora: Lora | list[Lora] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def read(cls, told: Any) -> Any:
-        """Take out of the prompt what stable-diffusion.cpp would."""
-        if not isinstance(told, dict) or not (found := EXTRA.search(str(told.get("prompt", "")))):
-            return told
-        try:
-            extra = json.loads(found[1])
-        except (ValueError, RecursionError):
-            extra = None
-        if not isinstance(extra, dict):
-            raise ValueError(f"what is inside <{TAG}> is no JSON object")
-        own = {SPELT.get(name, name): value for name, value in extra.items()}
-        return {**told, **own, "prompt": EXTRA.sub("", str(told["prompt"])).strip()}
-
-
-class Generation(Common):
-    """Words to pictures."""
-
-    prompt: str = Field(max_length=20_000)
-
-
-class Place(BaseModel):
-    """A picture at a URL, which may hold it as data."""
-
-    image_url: str
-
-
-class Edit(Generation):
-    """Pictures and words to pictures."""
-
-    images: list[Place] = Field(min_length=1, max_length=MOST_IMAGES)
-    mask: Place | None = None
 
 
 Idempotency = Annotated[str | None, Header(max_length=255)]

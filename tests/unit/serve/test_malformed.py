@@ -9,7 +9,7 @@ from collections.abc import Callable
 from starlette.testclient import TestClient
 
 from fluxone.serve.bfl_fields import ENDPOINTS
-from fluxone.serve.openai import Common
+from fluxone.serve.openai_bodies import Common
 from unit.serve.fake import Fake
 
 VALUES: tuple[object, ...] = (
