@@ -135,11 +135,27 @@ static inline float squares_of(const float *row, float mean, long columns) {
     return total;
 }
 
+static inline void put_f32(const float *row, float *out, float factor, long columns) {
+    for (long c = 0; c < columns; c++) out[c] = row[c] * factor;
+}
+
+static inline void put_bf16(const float *row, uint16_t *out, float factor, long columns) {
+    long c = 0;
+#ifdef __AVX512BF16__
+    __m512 by = _mm512_set1_ps(factor);
+    for (; c + LANES <= columns; c += LANES) {
+        __m256bh half = _mm512_cvtneps_pbh(_mm512_mul_ps(_mm512_loadu_ps(row + c), by));
+        memcpy(out + c, &half, 2 * LANES);
+    }
+#endif
+    for (; c < columns; c++) out[c] = narrow(row[c] * factor);
+}
+
 #define SUMS(c) ((float)from[c] * own * weights[c] + bias[c])
 #define PLAIN_F32(c) (from[c])
 #define PLAIN_BF16(c) (wide(from[c]))
 
-#define FAMILY(F, SRC, VALUE, X, XLOAD, XSTORE, OUT, EMIT, ATT, ALOAD, ASTORE)                                        \
+#define FAMILY(F, SRC, VALUE, X, XLOAD, XSTORE, OUT, EMIT, ATT, ALOAD, APUT)                                        \
     void norm_##F(const X *x, const float *shift, const float *scale, OUT *out, float *scales, long columns,          \
                   long start, long stop) {                                                                            \
         float row[columns];                                                                                           \
@@ -154,7 +170,7 @@ static inline float squares_of(const float *row, float mean, long columns) {
     void heads_##F(const SRC *sums, const float *scales, const float *all_weights, const float *all_bias,             \
                    const float *norms, const float *turns, ATT *q, ATT *k, ATT *v, long heads, long size,             \
                    long stride, long place, long total, long start, long stop) {                                      \
-        float row[size];                                                                                              \
+        float row[size], turned[size];                                                                                \
         for (long r = start; r < stop; r++) {                                                                         \
             float own = scales ? scales[r] : 0;                                                                       \
             const float *turn = turns + (place + r) * size;                                                           \
@@ -164,7 +180,7 @@ static inline float squares_of(const float *row, float mean, long columns) {
                 const float *weights = all_weights + h * size, *bias = all_bias + h * size;                           \
                 for (long c = 0; c < size; c++) row[c] = VALUE(c);                                                    \
                 if (which == 2) {                                                                                     \
-                    for (long c = 0; c < size; c++) v[at + c] = ASTORE(row[c]);                                       \
+                    APUT(row, v + at, 1.0f, size);                                                                    \
                     continue;                                                                                         \
                 }                                                                                                     \
                 ATT *out = (which ? k : q) + at;                                                                      \
@@ -172,9 +188,10 @@ static inline float squares_of(const float *row, float mean, long columns) {
                 float inverse = 1.0f / sqrtf(squares_of(row, 0, size) / size + EPS);                                  \
                 for (long c = 0; c < size; c++) row[c] = row[c] * inverse * norm[c];                                  \
                 for (long c = 0; c < size; c += 2) {                                                                  \
-                    out[c] = ASTORE(row[c] * turn[c] - row[c + 1] * turn[c + 1]);                                     \
-                    out[c + 1] = ASTORE(row[c + 1] * turn[c] + row[c] * turn[c + 1]);                                 \
+                    turned[c] = row[c] * turn[c] - row[c + 1] * turn[c + 1];                                          \
+                    turned[c + 1] = row[c + 1] * turn[c] + row[c] * turn[c + 1];                                      \
                 }                                                                                                     \
+                APUT(turned, out, 1.0f, size);                                                                        \
             }                                                                                                         \
         }                                                                                                             \
     }                                                                                                                 \
@@ -215,28 +232,12 @@ static inline float squares_of(const float *row, float mean, long columns) {
         }                                                                                                             \
     }
 
-FAMILY(i8_f32_bf16, int32_t, SUMS, float, load_f32, store_f32, int8_t, emit_i8, uint16_t, load_bf16, store_bf16)
-FAMILY(i8_bf16_bf16, int32_t, SUMS, uint16_t, load_bf16, store_bf16, int8_t, emit_i8, uint16_t, load_bf16, store_bf16)
-FAMILY(i8_f32_f32, int32_t, SUMS, float, load_f32, store_f32, int8_t, emit_i8, float, load_f32, store_f32)
-FAMILY(f32_f32_f32, float, PLAIN_F32, float, load_f32, store_f32, float, emit_f32, float, load_f32, store_f32)
+FAMILY(i8_f32_bf16, int32_t, SUMS, float, load_f32, store_f32, int8_t, emit_i8, uint16_t, load_bf16, put_bf16)
+FAMILY(i8_bf16_bf16, int32_t, SUMS, uint16_t, load_bf16, store_bf16, int8_t, emit_i8, uint16_t, load_bf16, put_bf16)
+FAMILY(i8_f32_f32, int32_t, SUMS, float, load_f32, store_f32, int8_t, emit_i8, float, load_f32, put_f32)
+FAMILY(f32_f32_f32, float, PLAIN_F32, float, load_f32, store_f32, float, emit_f32, float, load_f32, put_f32)
 FAMILY(bf16_bf16_bf16, uint16_t, PLAIN_BF16, uint16_t, load_bf16, store_bf16, uint16_t, emit_bf16, uint16_t,
-       load_bf16, store_bf16)
-
-static inline void put_f32(const float *row, float *out, float factor, long columns) {
-    for (long c = 0; c < columns; c++) out[c] = row[c] * factor;
-}
-
-static inline void put_bf16(const float *row, uint16_t *out, float factor, long columns) {
-    long c = 0;
-#ifdef __AVX512BF16__
-    __m512 by = _mm512_set1_ps(factor);
-    for (; c + LANES <= columns; c += LANES) {
-        __m256bh half = _mm512_cvtneps_pbh(_mm512_mul_ps(_mm512_loadu_ps(row + c), by));
-        memcpy(out + c, &half, 2 * LANES);
-    }
-#endif
-    for (; c < columns; c++) out[c] = narrow(row[c] * factor);
-}
+       load_bf16, put_bf16)
 
 #define SOFTMAX(F, T, LOAD)                                                                                           \
     void softmax_##F(T *scores, float factor, long columns, long start, long stop) {                                  \
