@@ -1,6 +1,6 @@
 """How much memory a computation needs at once, found without doing it: tensors without memory, counted as they are.
 
-    with Peak() as peak:  network(x on meta)   ->   peak.most: bytes alive at the worst moment, without inputs and weights
+    with Peak() as peak:  network(x on meta)   ->   peak.most: bytes alive at the worst moment, of what was made
 """
 
 from __future__ import annotations
