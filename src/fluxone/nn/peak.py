@@ -1,4 +1,4 @@
-"""How much memory a computation needs at once, found without doing it: tensors without memory, counted as they are.
+"""How much memory a computation needs at once, found without doing it: tensors without memory, counted as they live.
 
     with Peak() as peak:  network(x on meta)   ->   peak.most: bytes alive at the worst moment, of what was made
 """
