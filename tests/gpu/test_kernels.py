@@ -21,6 +21,12 @@ CASE = Case(
 )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels are at work."""
+    monkeypatch.setenv("FLUXONE_TRITON", "1")
+
+
 def error(found: Tensor, wanted: Tensor) -> float:
     return float((found.float() - wanted.float()).norm() / wanted.float().norm())
 

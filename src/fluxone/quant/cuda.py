@@ -1,7 +1,11 @@
-"""The passes between a block's products on a CUDA device: Triton kernels, products in the streams' type or in fp8."""
+"""The passes between a block's products on a CUDA device: Triton kernels, products in the streams' type or in fp8.
+
+They are asked for by `FLUXONE_TRITON=1`: the kernels were tested in Triton's interpreter, on a device not yet.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import torch
@@ -13,9 +17,12 @@ from fluxone.quant import fp8, kernels
 from fluxone.quant.layer import QuantLinear
 from fluxone.quant.passes import Product, Ready
 
+ASKED = "FLUXONE_TRITON"
 
 def helps(x: Tensor) -> bool:
-    """Whether the kernels can work on a tensor."""
+    """Whether the kernels are asked for, and can work on a tensor."""
+    if os.environ.get(ASKED) != "1":
+        return False
     return x.is_cuda and x.dtype in (torch.bfloat16, torch.float16, torch.float32) and kernels.available()
 
 
