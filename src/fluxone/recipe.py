@@ -116,4 +116,6 @@ def _fits(value: object, kind: str) -> bool:
         return empty == "None"
     if own == "tuple[str, ...]":
         return isinstance(value, tuple) and all(isinstance(text, str) for text in value)
-    return isinstance(value, {"str": str, "bool": bool}.get(own, object))
+    if own == "float":
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, {"str": str, "bool": bool}[own])

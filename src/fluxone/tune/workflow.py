@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxone.errors import BadFile
+from fluxone.geometry import Resolution
 from fluxone.request import Request
 from fluxone.train import checkpoint
 from fluxone.train.group import Group
@@ -244,8 +245,8 @@ class Run:
         return sum(rows.values()) / len(rows)
 
     def _priors(self, cache: Cache) -> Material | None:
-        """Pictures of other prompts by the base, drawn once."""
-        plan = self.plan
+        """Pictures of other prompts by the base, drawn once, at the size that is trained at."""
+        plan, size = self.plan, Resolution(height=self.plan.size, width=self.plan.size)
         if plan.settings.preserve != "pictures":
             return None
         place = self.out / "base"
@@ -256,7 +257,7 @@ class Run:
         for number in range(BASE_PICTURES):
             path, text = place / f"{number:03}.png", texts[number * 7 % len(texts)]
             if not path.exists():
-                picture = plan.pipeline(Request(prompt=text, seed=1000 + number)).images[0]
+                picture = plan.pipeline(Request(prompt=text, seed=1000 + number, resolution=size)).images[0]
                 picture.save(path.with_suffix(".part"), format="PNG")
                 path.with_suffix(".part").replace(path)
             found.append(Example(path=path, text=text))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fluxone.errors import BadRequest
 from fluxone.nn.attention import ATTENTION
 from fluxone.nn.rope import Rotation, rotation
 from fluxone.nn.tokens import image_ids, text_ids
@@ -118,10 +119,18 @@ def test_trunk_and_attention_can_be_wrapped(model: Flux) -> None:
     assert seen == ["trunk"] + ["attend"] * (SHAPE.double_blocks + SHAPE.single_blocks)
 
 
-@pytest.mark.parametrize("name", ATTENTION)
-def test_every_attention_equals_the_first(name: str) -> None:
+@pytest.mark.parametrize("name", ["matmul", "flash"])  # those of a CPU; tests/gpu has the others
+def test_an_attention_equals_the_first(name: str) -> None:
     q, k, v = torch.randn(3, 2, 3, 7, 8)
     assert torch.allclose(ATTENTION[name](q, k, v), ATTENTION["sdpa"](q, k, v), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["flash3", "flash4", "sage"])
+def test_an_attention_without_its_package_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("flash_attn_interface", "flash_attn", "sageattention"):
+        monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    with pytest.raises(BadRequest, match="cannot be used"):
+        ATTENTION[name](*torch.randn(3, 2, 3, 7, 8))
 
 
 def test_guidance_must_be_given_to_a_network_that_embeds_it(model: Flux) -> None:

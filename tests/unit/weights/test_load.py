@@ -204,8 +204,8 @@ def test_the_scheduler_has_the_last_word_on_the_shift(tmp_path: Path) -> None:
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
     variant = load_bundle(str(folder), recipe=CPU).variant
     assert (variant.shifted, variant.shift) == (False, 2.5)
-    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config | {"use_beta_sigmas": True}))
-    with pytest.raises(BadWeights, match="use_beta_sigmas is True; only False can be run"):
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config | {"invert_sigmas": True}))
+    with pytest.raises(BadWeights, match="invert_sigmas is True; only False can be run"):
         load_bundle(str(folder), recipe=CPU)
 
 

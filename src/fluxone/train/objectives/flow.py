@@ -40,8 +40,8 @@ from fluxone.train.export import autoencoder, load_average
 from fluxone.train.lowrank import LowRankAdapters
 from fluxone.train.parts import pace, text_encoders, transformer
 
-WEIGHTS = {"flow": 1.0, "names": 0.05, "colours": 0.05, "letters": 1.0}  # few cells show a letter
-INKED = 2.0  # weight of the tokens that show a letter, in the velocity's own loss
+WEIGHTS = {"flow": 1.0, "names": 0.05, "colours": 0.05, "letters": 1.0, "inked": 2.0}  # few cells show a letter;
+# "inked" is no term, but what a token that shows one weighs in the velocity's own loss
 PLAIN_GUIDANCE = 1.0  # what the embedding is told while guidance is not distilled yet
 SIGMA_MEAN = 0.3  # of logit(sigma): a little more noise than picture, for 64 tokens
 FLAT = 0.125  # share of sigmas drawn evenly: the logit-normal law hardly ever visits the first step's
@@ -162,7 +162,7 @@ class FlowObjective:
         v = self.velocity(state, sigma, *self.read(batch.ids), plain, given=batch)
         assert self._middle is not None, "the block in the middle was not run"
         said = self.answer(self._middle[:, : batch.x.shape[1]])
-        terms = {"flow": drawn_error(v, noise_ - batch.x, batch.shown)}
+        terms = {"flow": drawn_error(v, noise_ - batch.x, batch.shown, self.weights["inked"])}
         for place, (name, found) in enumerate(zip(ASKED, said, strict=True)):
             terms[name] = F.cross_entropy(found.flatten(0, 1), batch.shown[:, place].flatten().long())
         terms["loss"] = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
@@ -273,10 +273,10 @@ def _no_noise() -> Tensor:
     raise AssertionError("the Euler sampler draws no noise on the way")
 
 
-def drawn_error(v: Tensor, target: Tensor, shown: Tensor) -> Tensor:
-    """The mean squared error of a velocity; tokens that show a letter count more."""
+def drawn_error(v: Tensor, target: Tensor, shown: Tensor, inked: float) -> Tensor:
+    """The mean squared error of a velocity; tokens that show a letter count `inked` times."""
     each = (v - target).square().mean(-1)
-    weight = 1 + (INKED - 1) * (shown[:, 2] > 0)
+    weight = 1 + (inked - 1) * (shown[:, 2] > 0)
     return (weight * each).sum() / weight.sum()
 
 

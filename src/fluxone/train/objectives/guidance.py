@@ -16,7 +16,7 @@ from torch import Tensor
 from fluxone.train.config import TrainConfig
 from fluxone.train.data.bank import Bank
 from fluxone.train.data.batch import Batch
-from fluxone.train.objectives.flow import PLAIN_GUIDANCE, SHEET_STEPS, FlowObjective, drawn_error
+from fluxone.train.objectives.flow import PLAIN_GUIDANCE, SHEET_STEPS, WEIGHTS, FlowObjective, drawn_error
 from fluxone.train.parts import frozen_copy
 
 GUIDANCE = (1.0, 5.0)
@@ -31,7 +31,7 @@ class GuidanceObjective(FlowObjective):
         for part in (self.t5, self.clip, self.answer):
             part.requires_grad_(False).eval()
         self.teacher = frozen_copy(self.flux)
-        self.weights = {"flow": 1.0} | config.weights
+        self.weights = WEIGHTS | config.weights
 
     def _terms(self, batch: Batch, noise_: Tensor, sigma: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         low, high = GUIDANCE
@@ -43,7 +43,8 @@ class GuidanceObjective(FlowObjective):
             without = self.velocity(state, sigma, *empty, plain, given=batch, flux=self.teacher)
             guided = self.velocity(state, sigma, *text, plain, given=batch, flux=self.teacher)
             target = without + told[:, None, None] * (guided - without)
-        loss = drawn_error(self.velocity(state, sigma, *text, told, given=batch), target, batch.shown)
+        v = self.velocity(state, sigma, *text, told, given=batch)
+        loss = drawn_error(v, target, batch.shown, self.weights["inked"])
         return {"flow": loss, "loss": self.weights["flow"] * loss}
 
     def sheet(self) -> Image:

@@ -72,7 +72,7 @@ class ImageObjective(FlowObjective):
     def _terms(self, batch: Batch, noise_: Tensor, sigma: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         state = torch.lerp(batch.x, noise_, sigma[:, None, None])
         v = self.velocity(state, sigma, *self.said(batch), torch.full_like(sigma, PLAIN_GUIDANCE))
-        loss = drawn_error(v, noise_ - batch.x, batch.shown)
+        loss = drawn_error(v, noise_ - batch.x, batch.shown, self.weights["inked"])
         return {"flow": loss, "loss": loss}
 
     def said(self, batch: Batch) -> tuple[Tensor, Tensor]:
