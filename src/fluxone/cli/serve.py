@@ -20,7 +20,8 @@ fluxone serve --host 0.0.0.0 --folder state         needs a key
 
 def serve(
     host: str | None, port: int | None, model: tuple[str, ...], folder: str | None, config: str | None,
-    new_key: str | None, drop_key: str | None, key_credits: float | None, key_rate: int | None, quiet: bool,
+    new_key: str | None, drop_key: str | None, key_credits: float | None, key_rate: int | None, log: str | None,
+    quiet: bool,
 ) -> None:  # fmt: skip
     """Serve, or make or drop a key.
 
@@ -32,7 +33,7 @@ def serve(
     settings = settings_.Settings()
     if config is not None:
         settings = settings_.read(Path(config), base=settings)
-    told = {"host": host, "port": port, "models": model, "folder": Path(folder) if folder else None}
+    told = {"host": host, "port": port, "models": model, "folder": Path(folder) if folder else None, "log": log}
     from fluxone.serve.run import changed, keys_of
     from fluxone.serve.run import serve as run
 
@@ -48,7 +49,7 @@ def serve(
     console.listen(quiet=quiet)
     if not quiet:
         console.notice(f"http://{settings.host}:{settings.port} serves {', '.join(settings.models)}; Ctrl-C stops")
-    run(settings)
+    run(settings, quiet=quiet)
 
 
 OPTIONS: list[click.Parameter] = [
@@ -61,6 +62,7 @@ OPTIONS: list[click.Parameter] = [
     click.Option(["--key-credits"], type=float, metavar="N", help="With --new-key: pictures that it pays for."),
     click.Option(["--key-rate"], type=click.IntRange(1), metavar="N", help="With --new-key: requests a minute."),
     click.Option(["--drop-key"], metavar="NAME", help="Let an API key open nothing any more, and end."),
+    click.Option(["--log"], metavar="HOW", help="words (default), or json: an object a line, of every request and job."),
     click.Option(["--quiet"], is_flag=True, help="Nothing on standard error but errors."),
 ]
 

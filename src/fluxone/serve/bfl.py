@@ -42,7 +42,8 @@ STATUSES = {
     jobs.SHOWN: "Content Moderated",
 }
 NOT_FOUND = "Task not found"
-HIDDEN = "base"  # among a job's details: how its client reached the server
+BASE = "base"  # among a job's details: how its client reached the server
+HIDDEN = {BASE, jobs.REQUEST_ID}
 
 Idempotency = Annotated[str | None, Header(max_length=255)]
 
@@ -61,7 +62,7 @@ def _post(name: str, endpoint: Endpoint, body_type: type[BaseModel]) -> Callable
             order,
             idempotency=idempotency_key,
             digest=digest(name, body.model_dump_json(exclude={"webhook_secret"})) if idempotency_key else None,
-            details={**order.details, HIDDEN: base},
+            details={**order.details, BASE: base},
         )
         row = house.jobs.accept(order, owner)
         megapixels = {"cost": row["cost"], "input_mp": _input(order), "output_mp": _output(order)}
@@ -133,7 +134,7 @@ def get_result(http: Http, id: str) -> JSONResponse:
 
 def answer(house: Serving, row: Row, base: str) -> dict[str, object]:
     """What a client who polls is told of a job."""
-    details = {key: value for key, value in json.loads(row["details"]).items() if key != HIDDEN}
+    details = {key: value for key, value in json.loads(row["details"]).items() if key not in HIDDEN}
     if row["message"]:
         details["error"] = row["message"]
     watched = house.jobs.live.get(row["id"])
@@ -169,7 +170,7 @@ def webhook_body(house: Serving, row: Row) -> dict[str, object]:
     stamp = datetime.fromtimestamp(row["finished"], UTC).isoformat()
     body: dict[str, object] = {"id": row["id"], "status": STATUSES[row["status"]]}
     if row["status"] == jobs.READY:
-        whole = result(house, row, json.loads(row["details"]).get(HIDDEN, ""))
+        whole = result(house, row, json.loads(row["details"]).get(BASE, ""))
         return {**body, "result": {key: whole[key] for key in ("sample", "prompt", "seed")}, "timestamp": stamp}
     words = row["message"] or STATUSES[row["status"]]
     return {**body, "error": row["status"], "message": words, "timestamp": stamp}

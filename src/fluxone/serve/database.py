@@ -67,7 +67,7 @@ def connect(url: str) -> sa.Engine:
     Raises:
         sqlalchemy.exc.SQLAlchemyError: the database is not there.
     """
-    engine = sa.create_engine(url, pool_pre_ping=True)
+    engine = sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)  # its errors are logged: no prompts
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _careful)
     config = Config()

@@ -16,6 +16,7 @@ from starlette.requests import Request as Http
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fluxone.serve.answers import told
+from fluxone.serve.logs import REQUEST
 from fluxone.serve.metrics import Metrics
 from fluxone.serve.settings import LOOPBACK, MEGABYTE, Settings
 
@@ -44,14 +45,16 @@ class Guard:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         headers, began, status = Headers(scope=scope), time.perf_counter(), 500
-        name = headers.get("x-request-id", "")[:64] or uuid.uuid4().hex
+        name = headers.get("x-request-id", "")[:64]
+        name = name if name.isascii() and name.isprintable() and name.strip() else uuid.uuid4().hex
+        REQUEST.set(name)
 
         async def noted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 more = MutableHeaders(scope=message)
-                more["X-Request-Id"] = name if name.isprintable() else uuid.uuid4().hex
+                more["X-Request-Id"] = name
                 for key, value in HEADERS.items():
                     more[key] = value
             await send(message)
@@ -65,7 +68,8 @@ class Guard:
             route = getattr(scope.get("route"), "path", "other")
             self.metrics.answered(route, status)
             seconds = time.perf_counter() - began
-            log.info("%s %s %d %.3fs id=%s", scope["method"], route, status, seconds, name)
+            said = {"method": scope["method"], "path": route, "status": status, "seconds": round(seconds, 4)}
+            log.info("%s %s %d %.3fs id=%s", scope["method"], route, status, seconds, name, extra={"told": said})
         return None
 
     def refused(self, headers: Headers) -> tuple[int, str] | None:

@@ -32,6 +32,7 @@ from fluxone.serve.database import JOBS, Row, rows
 from fluxone.serve.engine import Drawing
 from fluxone.serve.keys import Owner, TooMany
 from fluxone.serve.line import Busy
+from fluxone.serve.logs import REQUEST
 from fluxone.serve.metrics import Metrics
 from fluxone.serve.policy import Policy
 from fluxone.serve.settings import Settings
@@ -44,6 +45,7 @@ log = logging.getLogger("fluxone.serve")
 PENDING, READY, ERROR = "pending", "ready", "error"
 ASKED, SHOWN = "asked-moderated", "shown-moderated"  # the request, the picture
 CANCELLED = "cancelled"
+REQUEST_ID = "request_id"  # among a job's details: of the HTTP request that brought it
 SAVERS = 2
 RETRY = 1.0  # s, while the database is away or the disk is full
 FULL = 120  # tries before a disk that stays full is an error of the job
@@ -127,12 +129,17 @@ class Jobs:
             raise TooMany(f"{mine} requests of this key are in work, which is all it may have at a time", 1)
         job = str(uuid.uuid4())
         reasons = self.policy.prompt(order.request.prompt, order.tolerance)
+        details = {
+            **order.details,
+            **({"Moderation Reasons": reasons} if reasons else {}),
+            **({REQUEST_ID: name} if (name := REQUEST.get()) else {}),
+        }
         row = {
             "id": job, "owner": owner.id, "endpoint": order.endpoint, "model": order.model,
             "request": provenance.to_json(provenance.Record(request=order.request, model=order.model)),
             "loras": json.dumps(order.loras), "format": order.format, "quality": order.quality,
             "tolerance": order.tolerance, "priority": order.priority, "cost": order.cost,
-            "details": json.dumps(dict(order.details) | ({"Moderation Reasons": reasons} if reasons else {})),
+            "details": json.dumps(details),
             "status": ASKED if reasons else PENDING, "message": None, "created": time.time(),
             "finished": time.time() if reasons else None, "digest": order.digest, "idempotency": order.idempotency,
             "webhook_url": order.webhook_url, "webhook_secret": order.webhook_secret,
@@ -157,6 +164,9 @@ class Jobs:
         except FluxoneError:
             self.store.drop_inputs(job)
             raise
+        said = {"job": job, **{name: row[name] for name in ("endpoint", "model", "owner", "status")}}
+        prompt = {"prompt": order.request.prompt} if self.settings.log_prompts else {}
+        log.info("job %s is accepted", job, extra={"told": said | prompt})
         if reasons:
             self.metrics.settled(ASKED)
         return row
@@ -347,5 +357,8 @@ class Jobs:
                 keys.pay(connection, row["owner"], -row["cost"])
         self.store.drop_inputs(row["id"])
         self.metrics.settled(status)
+        name = json.loads(row["details"]).get(REQUEST_ID)
+        said = {"job": row["id"], "status": status, "seconds": round(now - row["created"], 3)}
+        log.info("job %s is %s", row["id"], status, extra={"told": said | ({REQUEST_ID: name} if name else {})})
         return status
 

@@ -10,7 +10,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fluxone.errors import BadRequest, MissingExtra, UserError
+from fluxone.errors import BadRequest, MissingExtra, UserError, pick
+from fluxone.serve.logs import LOGS
 from fluxone.serve.settings import Settings
 from fluxone.variants import VARIANTS
 
@@ -49,14 +50,19 @@ def keys_of(settings: Settings) -> Keys:
     return Keys(connect(settings.url))
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, *, quiet: bool = False) -> None:
     """Serve until interrupted or terminated; what has begun is finished first.
 
+    Args:
+        quiet: whether the log tells of errors only.
+
     Raises:
+        UnknownName: there is no such way of logging.
         BadRequest: it would listen to others than this machine, and has no API keys.
         MissingExtra: the extra `serve` is not installed.
     """
     available()
+    logging_ = pick(LOGS, settings.log, "way of logging")(quiet)
     if not settings.local and not keys_of(settings).any():
         raise BadRequest(
             f"{settings.host} can be reached from other machines, and there are no API keys",
@@ -83,7 +89,7 @@ def serve(settings: Settings) -> None:
     app = create_app(settings, engine, metrics)
     sys.setswitchinterval(SWITCH)
     engine.start()
-    config = uvicorn.Config(app, host=settings.host, port=settings.port, log_level="warning", server_header=False)
+    config = uvicorn.Config(app, host=settings.host, port=settings.port, server_header=False, **logging_)
     uvicorn.Server(config).run()
 
 

@@ -34,6 +34,8 @@ class Settings:
         blocked: word -> the least `safety_tolerance` (0 to 6) at which it is allowed; 7 is never.
         c2pa_certificate, c2pa_key: PEM files with which results are signed as made by a model; empty signs nothing.
         traces: address of an OpenTelemetry collector (OTLP over HTTP) that is told of every job; empty is none.
+        log: `words` tells of trouble; `json` writes an object a line, of every request and every job too.
+        log_prompts: whether prompts are in them.
         reachable: private hosts that pictures and webhooks may be fetched from and sent to all the same.
         waiting: requests that may wait; more are told to come again.
         concurrent: requests of one API key at a time.
@@ -61,6 +63,8 @@ class Settings:
     c2pa_certificate: str = ""
     c2pa_key: str = ""
     traces: str = ""
+    log: str = "words"
+    log_prompts: bool = False
     reachable: tuple[str, ...] = ()
     waiting: int = 256
     concurrent: int = 24

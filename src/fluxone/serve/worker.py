@@ -254,7 +254,8 @@ class Worker(threading.Thread):
 
     def _fail(self, task: Task, error: Exception | None) -> None:
         foreseen = isinstance(error, FluxoneError)
-        log.warning("request %s failed: %s", task.wanted.id, error, exc_info=None if foreseen else error)
+        told = {"told": {"job": task.wanted.id}}
+        log.warning("job %s failed: %s", task.wanted.id, error, exc_info=None if foreseen else error, extra=told)
         self._end(task, error=error)
 
     def _begin(self, task: Task) -> None:
