@@ -15,21 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from fluxone.lora.load import load_lora
 from fluxone.lora.save import in_style
-from fluxone.nn.siglip import ReduxEmbedder, SiglipEncoder
-from fluxone.shapes import Intake, ReduxShape
-from fluxone.train.objectives.image import EYE
 from fluxone.variants import FAMILY
 from fluxone.weights.save import save_file
-from fluxone.weights.save_redux import save_redux
 
-BASE, REDUX = "mini", "mini-redux-average.safetensors"
-BOX = 4  # PIL's filter that is the mean over areas, by which pictures were shrunk in training
-KINDS = ("eye", "embedder")
+BASE, REDUX = "mini", "redux"
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 BUDGET = 34.9  # MB of the whole family
 STORED = 2  # bytes of a bfloat16
@@ -63,8 +56,9 @@ class Change:
         return (root[:, None] * self.v[:rank]).float().contiguous(), (self.u[:, :rank] * root).float().contiguous()
 
 
-def base(source: Path, out: Path) -> None:
-    """The base's own folders and files, each in place of the old one."""
+def laid(source: Path, out: Path) -> None:
+    """A model's folders and files, each in place of the old one."""
+    out.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.iterdir()):
         target = out / path.name
         if path.is_dir():
@@ -72,21 +66,6 @@ def base(source: Path, out: Path) -> None:
             shutil.copytree(path, target)
         else:
             shutil.copyfile(path, target)
-
-
-def redux(source: Path, out: Path) -> None:
-    """The eye and the embedder of a run's average weights."""
-    rows = load_file(source)
-    state = {
-        kind: {name.removeprefix(f"{kind}."): row for name, row in rows.items() if name.startswith(f"{kind}.")}
-        for kind in KINDS
-    }
-    encoder = SiglipEncoder(EYE)
-    embedder = ReduxEmbedder(ReduxShape(image=EYE.hidden, text=state["embedder"]["redux_down.weight"].shape[0]))
-    encoder.load_state_dict(state["eye"])
-    embedder.load_state_dict(state["embedder"])
-    intake = Intake(height=EYE.size, width=EYE.size, filter=BOX)
-    save_redux(out, encoder=encoder, embedder=embedder, intake=intake, dtype=torch.bfloat16)
 
 
 def adapters(found: Mapping[str, Path], assets: Path, budget: float) -> None:
@@ -143,10 +122,9 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=BUDGET, help="MB of the whole family.")
     options = parser.parse_args()
     made, assets = options.made, options.assets
-    assets.mkdir(parents=True, exist_ok=True)
-    for do, source, out in ((base, made / BASE, assets), (redux, made / REDUX, assets / "redux")):
+    for source, out in ((made / BASE, assets), (made / REDUX, assets / REDUX)):
         if source.exists():
-            do(source, out)
+            laid(source, out)
         else:
             print(f"{source} is not there")
     files = sorted({row.file for row in FAMILY if row.lora})

@@ -29,7 +29,7 @@ from fluxone.train.config import TrainConfig
 from fluxone.train.data.answers import survey
 from fluxone.train.data.bank import CHUNK, Bank, Order
 from fluxone.train.data.scenes import draw, world_of
-from fluxone.train.export import autoencoder, export, export_adapters
+from fluxone.train.export import autoencoder, export, export_adapters, export_redux
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 FIRST = (("text", 6144), ("edit", 3072), ("both", 512), ("control", 512), ("pose", 256))
@@ -184,10 +184,11 @@ class Family:
             if self.made(name):
                 stage = STAGES[name]
                 export_adapters(self.config(name, stage, 60), self.out / f"{name.removeprefix('mini-')}.safetensors")
-        for name in ("mini", "mini-redux"):
-            if found := checkpoint.load(self.runs / name):
-                rows = {key: value.bfloat16() for key, value in found[0]["average"].items()}
-                save_file(rows, self.out / f"{name}-average.safetensors")
+        if self.made("mini-redux"):
+            export_redux(self.config("mini-redux", STAGES["mini-redux"], 60), self.out / "redux")
+        if found := checkpoint.load(self.runs / "mini"):
+            rows = {key: value.bfloat16() for key, value in found[0]["average"].items()}
+            save_file(rows, self.out / "mini-average.safetensors")
 
     def run(self) -> None:
         """All stages that are asked for, each within its share."""

@@ -16,19 +16,21 @@ from fluxone import storybook
 from fluxone.errors import BadFile, BadWeights
 from fluxone.nn.autoencoder import AutoEncoder
 from fluxone.recipe import Recipe
-from fluxone.shapes import AutoEncoderShape
+from fluxone.shapes import AutoEncoderShape, Intake
 from fluxone.storybook import record
 from fluxone.train import checkpoint
 from fluxone.train import tokenizer as words
 from fluxone.train.config import Model, TrainConfig
 from fluxone.train.data.scenes import world_of
 from fluxone.train.lowrank import LowRankAdapters, write
-from fluxone.train.parts import text_encoders, transformer
+from fluxone.train.parts import EYE, eye, text_encoders, transformer
 from fluxone.variants import MINI, VARIANTS
 from fluxone.weights.load import load_bundle
 from fluxone.weights.save import save_folder
+from fluxone.weights.save_redux import save_redux
 
 PARTS = ("transformer", "autoencoder", "t5", "clip")  # that `RUN:PART` may name
+MEAN_OVER_AREAS = 4  # PIL's number of the filter by which pictures are shrunk for the eye in training
 WIDENED = "img_in.weight"  # of a transformer that is given pictures as channels
 
 
@@ -141,4 +143,13 @@ def export_adapters(recipe: TrainConfig, out: Path) -> Path:
     adapters = LowRankAdapters(transformer(recipe.model), recipe.model.rank)
     load_average({"lora": adapters}, [recipe.out])
     write(adapters, out, {"title": Path(recipe.out).name, "objective": recipe.objective}, torch.bfloat16)
+    return out
+
+
+def export_redux(recipe: TrainConfig, out: Path) -> Path:
+    """Write the eye and the embedder of a run of `image` to the folder `out`, bfloat16, as the published Redux is."""
+    encoder, embedder = eye(recipe.model)
+    load_average({"eye": encoder, "embedder": embedder}, [recipe.out])
+    intake = Intake(height=EYE.size, width=EYE.size, filter=MEAN_OVER_AREAS)
+    save_redux(out, encoder=encoder, embedder=embedder, intake=intake, dtype=torch.bfloat16)
     return out

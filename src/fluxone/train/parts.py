@@ -10,15 +10,17 @@ from torch import nn
 
 from fluxone import storybook
 from fluxone.nn.clip import ClipTextEncoder
+from fluxone.nn.siglip import ReduxEmbedder, SiglipEncoder
 from fluxone.nn.t5 import T5Encoder
 from fluxone.nn.transformer import Flux
-from fluxone.shapes import ClipShape, FluxShape, T5Shape
+from fluxone.shapes import ClipShape, FluxShape, ReduxShape, SiglipShape, T5Shape
 from fluxone.storybook import Scene
 from fluxone.train.config import Model
 from fluxone.train.tokenizer import END
 
 EMBEDDING_STD = 0.5
 WEIGHT_STD = 0.02
+EYE = SiglipShape(hidden=128, layers=2, heads=2, mlp=512, size=128, patch=16)
 
 
 def flux_shape(model: Model) -> FluxShape:
@@ -116,3 +118,8 @@ def _start(module: nn.Module) -> None:
 def caption(scene: Scene, rng: torch.Generator) -> str:
     """A wording of the scene's caption, drawn afresh."""
     return storybook.caption(scene, random.Random(int(torch.randint(1 << 62, (), generator=rng))))
+
+
+def eye(model: Model) -> tuple[SiglipEncoder, ReduxEmbedder]:
+    """What looks at pictures for Redux, and what says them in T5's words."""
+    return SiglipEncoder(EYE), ReduxEmbedder(ReduxShape(image=EYE.hidden, text=model.text_hidden))

@@ -12,7 +12,7 @@ import torch
 from fluxone.train import config as configs
 from fluxone.train import loop, objectives
 from fluxone.train.config import TrainConfig
-from fluxone.train.export import PARTS, export, export_adapters
+from fluxone.train.export import PARTS, export, export_adapters, export_redux
 
 
 def train(path: Path, *, overrides: Mapping[str, Any] | None = None, report: Callable[[str], None]) -> Path:
@@ -26,12 +26,19 @@ def train(path: Path, *, overrides: Mapping[str, Any] | None = None, report: Cal
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve the other process of its core
     torch.set_num_threads(config.threads)
     folder = loop.run(config, objectives.make(config), report=report)
-    if config.export and config.model.rank:
-        export_adapters(config, Path(config.export))
-    elif config.export:
-        export(config, finished(config), Path(config.export))
+    if config.export:
+        write(config, Path(config.export))
         report(f"wrote {config.export}")
     return folder
+
+
+def write(config: TrainConfig, out: Path) -> Path:
+    """A finished run's weights in the layout in which they are used."""
+    if config.model.rank:
+        return export_adapters(config, out)
+    if config.objective == "image":
+        return export_redux(config, out)
+    return export(config, finished(config), out)
 
 
 def finished(config: TrainConfig) -> list[str]:

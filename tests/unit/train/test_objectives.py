@@ -11,6 +11,7 @@ import torch
 
 from fluxone import storybook
 from fluxone.assembly import assemble
+from fluxone.conditions.redux import taken_in
 from fluxone.errors import BadFile, BadRequest
 from fluxone.lora.adapters import Strength
 from fluxone.lora.load import load_lora
@@ -26,10 +27,12 @@ from fluxone.train.data.views import edited
 from fluxone.train.export import export, export_adapters, load_average
 from fluxone.train.objectives.flow import FLAT, VALIDATION_SIGMAS, FlowObjective, stratified
 from fluxone.train.objectives.guidance import GuidanceObjective
+from fluxone.train.objectives.image import ImageObjective
 from fluxone.train.objectives.steps import TOLD, StepObjective
 from fluxone.train.optim import Rates
-from fluxone.train.run import finished
+from fluxone.train.run import finished, write
 from fluxone.weights.load import load_bundle
+from fluxone.weights.redux import load_redux
 
 pytest.importorskip("resvg_py")
 
@@ -219,6 +222,24 @@ def test_adapters_are_a_file_that_does_the_same(
         ids = tokens.image_ids(2, 2), tokens.text_ids(txt.shape[1])
         found = pipeline.transformer(heard, ids[0], txt, ids[1], sigma, pooled, told)
     torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)  # the file is bfloat16
+
+
+def test_an_eye_learns_to_say_pictures_and_is_a_redux_folder(autoencoder: Path, trained: Path, tmp_path: Path) -> None:
+    made = flow(autoencoder, "image", 3)
+    model = replace(made.model, start=(str(trained),), frozen=("t5", "clip"))
+    made = replace(made, objective="image", model=model, data=replace(DATA, drop=0.8, scenes=32), ema=0)
+    trainer = loop.Trainer(made, objectives.make(made), quiet)
+    while not trainer.finished:
+        trainer.advance()
+    objective = trainer.objective
+    assert isinstance(objective, ImageObjective)
+    assert {name.split(".")[0] for name in trainer.params} == {"eye", "embedder"}
+    loaded = load_redux(write(made, tmp_path / "redux"), objective.flux.shape, torch.float32)
+    rows = objective._validation(2)
+    expected, _ = objective.said(rows)
+    pictures = [taken_in(picture, loaded.intake) for picture in objective._pictures(rows.x)]
+    found = loaded.embedder(loaded.encoder(torch.cat(pictures)))
+    torch.testing.assert_close(found, expected[:, MODEL.text_tokens :], rtol=0.05, atol=0.05)  # the folder is bfloat16
 
 
 def test_the_model_folder_is_what_was_trained(autoencoder: Path, trained: Path, tmp_path: Path) -> None:

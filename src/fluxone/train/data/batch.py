@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
 Tokens = Float[Tensor, "B L C"]
@@ -23,7 +23,6 @@ class Batch:
         prompts: the words themselves, where somebody wants to read them.
         reference: tokens of pictures to draw from, one after the other, and `places`, their positions.
         channels: latents (and mask) of what is given at each place, as more channels.
-        pictures: what `x` looks like, 0 to 255.
     """
 
     x: Tokens
@@ -33,7 +32,6 @@ class Batch:
     reference: Tokens | None = None
     places: Float[Tensor, "R 3"] | None = None
     channels: Tokens | None = None
-    pictures: UInt8[Tensor, "B H W 3"] | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""

@@ -2,7 +2,7 @@
 
     picture --SigLIP's shape--> tokens --embedder--> tokens as T5's, after the prompt's --Flux, at rest--> velocity
 
-The prompt is empty most of the time. Samples come from a bank, which keeps pictures.
+The prompt is empty most of the time (`drop` in the recipe). The eye sees what the autoencoder makes of the latents.
 
 Source: Black Forest Labs 2024, "FLUX.1 Redux" (pictures' tokens after the text's); how it was trained is not published.
 """
@@ -16,58 +16,37 @@ import torch.nn.functional as F
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from fluxone.errors import BadRequest
-from fluxone.nn.siglip import ReduxEmbedder, SiglipEncoder
-from fluxone.shapes import ReduxShape, SiglipShape
+from fluxone.nn import tokens
 from fluxone.train.config import TrainConfig
 from fluxone.train.data.bank import Bank
 from fluxone.train.data.batch import Batch
-from fluxone.train.data.scenes import draw
 from fluxone.train.objectives.flow import (
     PLAIN_GUIDANCE,
     SHEET_CFG,
+    SHEET_SCENES,
     SHEET_STEPS,
-    SIGMA_MEAN,
     FlowObjective,
     drawn_error,
-    stratified,
 )
+from fluxone.train.parts import EYE, eye
 
-EYE = SiglipShape(hidden=128, layers=2, heads=2, mlp=512, size=128, patch=16)
-WORDLESS = 0.8  # share of samples whose prompt is empty
-SHOWN = 12  # pictures on a sheet
+AT_ONCE = 16  # latents that are decoded together
 
 
 class ImageObjective(FlowObjective):
     """Trains the picture encoder and the embedder; everything else rests."""
 
     def __init__(self, config: TrainConfig, bank: Bank | None = None) -> None:
-        if bank is None:
-            raise BadRequest("the objective `image` learns from pictures of a bank", hint="run tools/train_family.py")
         super().__init__(config, bank)
         for part in (self.flux, self.t5, self.clip, self.answer):
             part.requires_grad_(False).eval()
-        self.eye = SiglipEncoder(EYE).to(self.device)
-        self.embedder = ReduxEmbedder(ReduxShape(image=EYE.hidden, text=config.model.text_hidden)).to(self.device)
+        self.eye, self.embedder = (part.to(self.device) for part in eye(config.model))
 
     def modules(self) -> dict[str, nn.Module]:
         return {"eye": self.eye, "embedder": self.embedder}
 
     def muon(self, name: str, parameter: nn.Parameter) -> bool:
         return parameter.ndim == 2 and ".layers." in name
-
-    def loss(self, step: int, share: slice) -> dict[str, Tensor]:
-        assert self.bank is not None
-        rng = draw(self.config.seed, step)
-        batch = self._seen(self.config.batch, rng)
-        dropped = torch.rand(len(batch.x), generator=rng) < WORDLESS
-        sigma = stratified(len(batch.x), rng, SIGMA_MEAN).to(self.device)
-        return self._terms(batch.without_words(dropped, self.empty), torch.randn_like(batch.x), sigma, rng)
-
-    def _seen(self, count: int, rng: torch.Generator) -> Batch:
-        assert self.bank is not None
-        rows = self.bank.seen(count, rng)
-        return Batch(x=rows["x"].float(), ids=rows["ids"][:, 0].long(), shown=rows["shown"], pictures=rows["pictures"])
 
     def _terms(self, batch: Batch, noise_: Tensor, sigma: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         state = torch.lerp(batch.x, noise_, sigma[:, None, None])
@@ -77,31 +56,25 @@ class ImageObjective(FlowObjective):
 
     def said(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The words and, after them, the pictures, as (txt, pooled)."""
-        assert batch.pictures is not None, "pictures are looked at"
         with torch.no_grad():
             txt, pooled = self.read(batch.ids)
+            seen = self.looked_at(batch.x)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast):
-            seen: Tensor = self.embedder(self.eye(taken_in(batch.pictures)))
-        return torch.cat((txt, seen.to(txt)), dim=1), pooled
+            words: Tensor = self.embedder(self.eye(seen))
+        return torch.cat((txt, words.to(txt)), dim=1), pooled
 
-    def validate(self) -> dict[str, float]:
-        batch = self._seen(64, draw(self.config.seed, -1))
-        noise_ = torch.randn(batch.x.shape, generator=draw(self.config.seed, -3)).to(self.device)
-        terms = self._terms(batch, noise_, torch.full((64,), 0.5, device=self.device), draw(self.config.seed, -2))
-        return {"flow@0.5": round(float(terms["flow"]), 5)}
+    def looked_at(self, x: Tensor) -> Tensor:
+        """Packed latents as the eye takes their pictures: decoded, shrunk to its size, -1 to 1."""
+        latent = tokens.unpack(x, self.side, self.side)
+        pictures = torch.cat([self.autoencoder.decode(part) for part in torch.split(latent, AT_ONCE)])
+        return F.interpolate(pictures.float().clamp(-1, 1), size=(EYE.size, EYE.size), mode="area")
 
     def sheet(self) -> Image:
         """Pictures that were looked at, and what is drawn from them without a word."""
-        batch = self._seen(SHOWN, draw(self.config.seed, -1))
-        batch = batch.without_words(torch.ones(SHOWN, dtype=torch.bool), self.empty)
+        batch = self._validation(SHEET_SCENES)
+        batch = batch.without_words(torch.ones(len(batch.x), dtype=torch.bool), self.empty)
         drawn = self._walked(batch, self.said(batch), SHEET_STEPS, guidance=SHEET_CFG)
-        return self._pairs(self._pictures(batch.x), drawn, ["looked at", "drawn"] * SHOWN)
+        return self._pairs(self._pictures(batch.x), drawn, ["looked at", "drawn"] * len(batch.x))
 
     def meta(self) -> dict[str, Any]:
         return {"eye": vars(EYE)}
-
-
-def taken_in(pictures: Tensor) -> Tensor:
-    """Pictures (B H W 3), 0 to 255, as the eye takes them: shrunk to its size, -1 to 1."""
-    x = pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
-    return F.interpolate(x, size=(EYE.size, EYE.size), mode="area")
