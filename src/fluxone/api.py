@@ -15,26 +15,26 @@ from typing import Any
 import numpy as np
 import torch
 from PIL.Image import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from fluxone import pixels as px
 from fluxone.adapting import Adapting
 from fluxone.arguments import Prompts, replaced
-from fluxone.assembly import assemble, best_device, compile_blocks
+from fluxone.assembly import best_device
 from fluxone.call import Call, StepEnd
 from fluxone.errors import BadRequest, pick
 from fluxone.guiding import Guiding
 from fluxone.job import Job, through
+from fluxone.opening import Opening
 from fluxone.pipeline import Pipeline
 from fluxone.pixels import Picture
-from fluxone.recipe import DTYPES, Recipe
+from fluxone.recipe import Recipe
 from fluxone.request import Region
 from fluxone.sampling.noise import Source
 from fluxone.sampling.samplers import Step
 from fluxone.scripted import Scripted
 from fluxone.steered import Each, Embeds, One
 from fluxone.ultra import TILED
-from fluxone.weights.load import Bundle
 
 Images = list[Image] | np.ndarray | Tensor
 
@@ -54,7 +54,7 @@ class FluxPipelineOutput:
         return (self.images,)
 
 
-class FluxPipeline(Adapting, Guiding, Scripted):
+class FluxPipeline(Opening, Adapting, Guiding, Scripted):
     """Text to image, and with pictures whatever the model can do with them.
 
     Attributes:
@@ -62,73 +62,11 @@ class FluxPipeline(Adapting, Guiding, Scripted):
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
+        super().__init__(pipeline)
         self._interrupt = False
         self._call: Call | None = None
         self._sigmas: Sequence[float] = ()
         self._sigma: float | None = None
-
-    @classmethod
-    def from_pretrained(  # noqa: PLR0913
-        cls,
-        source: str,
-        *,
-        torch_dtype: torch.dtype | str | None = None,
-        device: torch.device | str | None = None,
-        quant: str | None = None,
-        quant_t5: str | None = None,
-        offload: str | None = None,
-        compile: bool = False,
-        attention: str | None = None,
-        variant: str | None = None,
-        vae: str | None = None,
-        text_encoder: str | None = None,
-        text_encoder_2: str | None = None,
-        controlnet: str | Sequence[str] | None = None,
-        decoder: str | None = None,
-        redux: str | None = None,
-        siglip: str | None = None,
-        token: str | None = None,
-        compat: str | None = None,
-    ) -> FluxPipeline:
-        """Load a model: a name from the table, a hub id, a diffusers folder, or a single file.
-
-        Args:
-            torch_dtype: of transformer and text encoders; None is float32 on a CPU, else bfloat16.
-            quant, quant_t5: fp8, int8, int8-dynamic or nf4, for the transformer's blocks and for the T5 encoder.
-            device: where it runs; None picks the best there is. Parts go there when they are first needed.
-            variant: name of the row whose defaults apply, where the files cannot tell.
-            vae, text_encoder, text_encoder_2: files or folders of parts that the source lacks.
-            controlnet: ControlNets to load with it; see `load_controlnet`.
-            decoder: a tiny decoder (TAEF1), in place of the autoencoder's.
-            redux: what makes words of pictures beside this model, for `image_prompts`: a name, a hub id, a folder or
-                a file. As the source itself it stands on the model that its row names.
-            siglip: the folder or file of the SigLIP that it looks with, where it comes without.
-            token: hub access token; None is the one that `hf auth login` stored.
-            compat: whose rounding and padding to follow: exact, bfl, diffusers or comfy.
-
-        Raises:
-            UserError: the model cannot be found, fetched, read or completed; each its own kind.
-        """
-        recipe = Recipe(
-            dtype=_dtype_name(torch_dtype),
-            device=None if device is None else str(device),
-            quant=quant,
-            quant_t5=quant_t5,
-            offload=offload or "none",
-            compat=compat or "exact",
-            attention=attention or "sdpa",
-            compile=compile,
-            vae=_path(vae),
-            text_encoder=_path(text_encoder),
-            text_encoder_2=_path(text_encoder_2),
-            controlnets=tuple(str(_path(one)) for one in _several(controlnet)),
-            decoder=_path(decoder),
-            redux=_path(redux),
-            siglip=_path(siglip),
-            token=token,
-        )
-        return cls(assemble(str(source), recipe, variant=variant))
 
     @torch.no_grad()
     def __call__(  # noqa: PLR0913
@@ -282,85 +220,6 @@ class FluxPipeline(Adapting, Guiding, Scripted):
                 raise BadRequest(f"{device} cannot be used: {error}", hint="use device cpu") from None
         self.pipeline.on_device.change(mode, kind)
         self.pipeline.recipe = replace(self.pipeline.recipe, device=recipe.device, offload=mode)
-
-    @property
-    def bundle(self) -> Bundle:
-        """The loaded parts."""
-        return self.pipeline.bundle
-
-    @property
-    def transformer(self) -> nn.Module:
-        """The network. `pipe.transformer = torch.compile(pipe.transformer)` compiles its blocks, one by one."""
-        return self.pipeline.transformer
-
-    @transformer.setter
-    def transformer(self, value: object) -> None:
-        own = self.pipeline.transformer
-        if getattr(value, "_orig_mod", value) is not own:
-            what = type(value).__name__
-            raise BadRequest(f"the transformer cannot be replaced by a {what}", hint="load the model that you want")
-        if value is not own:
-            compile_blocks(own)
-
-    @property
-    def vae(self) -> nn.Module:
-        """The autoencoder."""
-        return self.pipeline.autoencoder
-
-    @property
-    def text_encoder(self) -> nn.Module | None:
-        """CLIP, if the model has it."""
-        return self.bundle.clip
-
-    @property
-    def text_encoder_2(self) -> nn.Module | None:
-        """T5, if the model has it."""
-        return self.bundle.t5
-
-    @property
-    def tokenizer(self) -> object:
-        """CLIP's tokenizer, if the model has it."""
-        return None if self.pipeline.text is None else self.pipeline.text.clip_tokenizer
-
-    @property
-    def tokenizer_2(self) -> object:
-        """T5's tokenizer, if the model has it."""
-        return None if self.pipeline.text is None else self.pipeline.text.t5_tokenizer
-
-    @property
-    def vae_scale_factor(self) -> int:
-        """Pixels a cell."""
-        return self.pipeline.autoencoder.shape.factor
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model computes."""
-        return self.pipeline.on_device.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of transformer and text encoders."""
-        return self.pipeline.dtype
-
-
-def _dtype_name(dtype: torch.dtype | str | None) -> str | None:
-    if dtype is None or dtype == "auto":
-        return None
-    name = str(dtype).removeprefix("torch.")
-    pick(DTYPES, name, "dtype")
-    return name
-
-
-def _several(parts: object) -> list[object]:
-    return [] if parts is None else list(parts) if isinstance(parts, list | tuple) else [parts]
-
-
-def _path(part: object) -> str | None:
-    if part is None or isinstance(part, str):
-        return part
-    if hasattr(part, "__fspath__"):
-        return str(part.__fspath__())
-    raise BadRequest(f"a part is given as {type(part).__name__}", hint="give the path of its file or folder")
 
 
 def _device(gpu_id: int | None, device: torch.device | str | None) -> str:

@@ -40,6 +40,7 @@ FLOORS = {
     "fluxone.api": 4,
     "fluxone.assembly": 4,
     "fluxone.making": 4,
+    "fluxone.opening": 4,
     "fluxone.pipeline": 4,
     "fluxone.preview": 4,
     "fluxone.prompts": 4,

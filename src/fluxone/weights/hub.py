@@ -54,20 +54,27 @@ class Pulled:
     fetched: int
 
 
-def download(repo: str, *, token: str | None = None) -> Path:
-    """Fetch a model in the diffusers layout, or find it in the cache, and return its folder.
+def download(repo: str, *, file: str | None = None, token: str | None = None) -> Path:
+    """Fetch a model in the diffusers layout, or find it in the cache, and return its folder; or one file of it.
 
     Raises:
         HubError: the repository is gated, absent or private, in another layout, or out of reach.
         CannotWrite: the cache cannot be written.
     """
     try:
-        return pull(repo, token=token).folder
+        folder = pull(repo, file=file, token=token).folder
     except Unreachable:
         here = cache.snapshot(repo)
-        if here is None or cache.state(repo) is not cache.State.WHOLE:
+        if here is None or not _there(here, repo, file):
             raise
-        return here
+        folder = here
+    return folder if file is None else folder / file
+
+
+def _there(here: Path, repo: str, file: str | None) -> bool:
+    if file is None:
+        return cache.state(repo) is cache.State.WHOLE
+    return _inside(file) and (here / file).is_file()
 
 
 def pull(

@@ -37,6 +37,8 @@ from fluxone.weights.shipped import shipped
 M = TypeVar("M", bound=nn.Module)
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_LINK = re.compile(rf"(?:https?://)?(?:huggingface\.co|hf\.co)/({HUB_ID.pattern})/(?:blob|resolve)/main/([^?#]+)")
+FILES = (".safetensors", ".sft", ".gguf")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +141,8 @@ def load_bundle(
 
 
 def resolve(source: str, *, token: str | None = None) -> tuple[Variant | None, Path]:
-    """Find the row (if a name was given) and the folder or file that a source stands for; download what is remote.
+    """Find the row (if a name was given) and the folder or file that a source stands for; download what is remote:
+    a hub id, or the address of a file there.
 
     A registered name goes before a folder of the same name: write `./mini` for the folder. What a name of an addition
     stands for is the addition alone.
@@ -152,10 +155,12 @@ def resolve(source: str, *, token: str | None = None) -> tuple[Variant | None, P
     if source in VARIANTS:
         row = VARIANTS[source]
         return row, shipped(row) if row.assets else hub.download(row.repo, token=token)
+    if (link := HUB_LINK.match(source)) is not None and link[2].endswith(FILES):
+        return None, hub.download(link[1], file=link[2], token=token)
     path = Path(source).expanduser()
     if path.exists():
         return None, path
-    if HUB_ID.fullmatch(source) and path.suffix not in (".safetensors", ".sft", ".gguf"):
+    if HUB_ID.fullmatch(source) and path.suffix not in FILES:
         return None, hub.download(source, token=token)
     if path.suffix or os.sep in source:
         raise BadFile(f"{source} does not exist", hint="give a file, a folder, a hub id (org/name) or a model's name")

@@ -12,6 +12,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ DIFFUSERS_FILE = "diffusion_pytorch_model.safetensors"
 TRANSFORMERS_FILE = "model.safetensors"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 GENERIC = "PreTrainedTokenizerFast"  # of a tokenizer.json that is neither CLIP's kind nor T5's, in which others look
+WORDS, SHARDS = (".json", ".txt", ".model", ".jinja"), ".safetensors.index.json"
 METADATA = {"format": "pt"}  # diffusers and transformers insist on it
 CLASSES = {
     "transformer": ["diffusers", configs.TRANSFORMER_CLASS],
@@ -80,7 +82,8 @@ def save_folder(
             raise BadFile(f"{source}, the {name} to save, is no folder", hint="give the folder with its files")
     parts: dict[str, tuple[Mapping[str, Any], list[Outline]]] = {
         TRANSFORMER: (
-            configs.write_flux(transformer.shape), _outlines(transformer, transformer_names.DIFFUSERS, dtype)
+            configs.write_flux(replace(transformer.shape, in_channels=transformer.img_in.in_features)),
+            _outlines(transformer, transformer_names.DIFFUSERS, dtype),
         ),
         AUTOENCODER: (
             configs.write_autoencoder(autoencoder.shape, variant.size),
@@ -119,11 +122,19 @@ def write_folder(
             file = DIFFUSERS_FILE if "_class_name" in config else TRANSFORMERS_FILE
             write(place / file, outlines, METADATA)
         for name, source in tokenizers.items():
-            shutil.copytree(source, folder / name, copy_function=shutil.copyfile)
+            _copy_words(source, folder / name)
         _json(folder / SCHEDULER, configs.write_scheduler(variant))
         present = {name: _class_of(folder / name, value) for name, value in CLASSES.items()}
         _json(folder / INDEX, {"_class_name": variant.pipeline, **present})
         check(folder)
+
+
+def _copy_words(source: Path, place: Path) -> None:
+    """Copy a tokenizer's own files: its folder may be that of an encoder, weights and all."""
+    place.mkdir()
+    for file in sorted(source.iterdir()):
+        if file.suffix in WORDS and file.is_file() and not file.name.endswith(SHARDS):
+            shutil.copyfile(file, place / file.name)
 
 
 def save_file(
