@@ -25,7 +25,7 @@ from fluxone.tune.choice import LIMITS, STRENGTHS, Choice, choose, leading, stal
 from fluxone.tune.folder import Example
 from fluxone.tune.learner import Learner
 from fluxone.tune.lint import Finding
-from fluxone.tune.looks import ELSEWHERE, Look, Looker, Prompts, prompts_for, without
+from fluxone.tune.looks import AT_ONCE, ELSEWHERE, Look, Looker, Prompts, prompts_for, without
 from fluxone.tune.material import Material
 from fluxone.tune.memory import parameters
 from fluxone.tune.plan import Plan, Told
@@ -130,7 +130,7 @@ class Run:
         self.trainer = Trainer(learner, settings, self.out / STATE, data=plan.data, group=group)
         self.went_on = self.trainer.resume()
         prompts = prompts_for(plan.held, wish.name, wish.class_word, wish.prompts)
-        steps = settings.look_steps or min(FEW_LOOK_STEPS, pipeline.variant.steps)
+        steps = self._steps()
         told.line("drawing what the base makes of the prompts")
         self.looker = Looker(pipeline, self.beside, prompts, plan.held, plan.trained, size=plan.size, steps=steps)
 
@@ -244,6 +244,10 @@ class Run:
         rows = self.trainer.learner.checked(self.held)
         return sum(rows.values()) / len(rows)
 
+    def _steps(self) -> int:
+        """Of the pictures that are drawn on the way."""
+        return self.plan.settings.look_steps or min(FEW_LOOK_STEPS, self.plan.pipeline.variant.steps)
+
     def _priors(self, cache: Cache) -> Material | None:
         """Pictures of other prompts by the base, drawn once, at the size that is trained at."""
         plan, size = self.plan, Resolution(height=self.plan.size, width=self.plan.size)
@@ -252,15 +256,18 @@ class Run:
         place = self.out / "base"
         place.mkdir(parents=True, exist_ok=True)
         texts = _calm(plan)
+        found = [Example(path=place / f"{n:03}.png", text=texts[n * 7 % len(texts)]) for n in range(BASE_PICTURES)]
+        asked = [
+            Request(prompt=one.text, seed=1000 + n, resolution=size, steps=self._steps()) for n, one in enumerate(found)
+        ]
         self.told.line(f"drawing {BASE_PICTURES} pictures of other prompts by the base")
-        found = []
-        for number in range(BASE_PICTURES):
-            path, text = place / f"{number:03}.png", texts[number * 7 % len(texts)]
-            if not path.exists():
-                picture = plan.pipeline(Request(prompt=text, seed=1000 + number, resolution=size)).images[0]
-                picture.save(path.with_suffix(".part"), format="PNG")
-                path.with_suffix(".part").replace(path)
-            found.append(Example(path=path, text=text))
+        for start in range(0, BASE_PICTURES, AT_ONCE):
+            few = slice(start, start + AT_ONCE)
+            if all(one.path.exists() for one in found[few]):
+                continue  # else all of them again: a batch of others may round otherwise
+            for one, result in zip(found[few], plan.pipeline.together(asked[few]), strict=True):
+                result.images[0].save(one.path.with_suffix(".part"), format="PNG")
+                one.path.with_suffix(".part").replace(one.path)
         priors = Material(plan.pipeline, cache, plan.settings, found)
         priors.prepare()
         return priors
