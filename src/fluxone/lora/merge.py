@@ -217,7 +217,7 @@ def extract(
         square = float(change.square().sum())
         if square:
             module, _, leaf = name.rpartition(".")
-            factor = _factor(change, rank, dtype or first.dtype)
+            factor = nearest(change, rank, dtype or first.dtype)
             all_square += square
             lost += float((change - factor.matrix(torch.float32)).square().sum())
             deltas.append(Delta(target=Target(part=part, module=module, leaf=leaf), factor=factor))
@@ -229,7 +229,8 @@ def extract(
     return Extracted(lora=Lora(deltas=tuple(deltas), path=str(tuned)), kept=1 - lost / all_square)
 
 
-def _factor(change: Tensor, rank: int, dtype: torch.dtype) -> Factor:
+def nearest(change: Tensor, rank: int, dtype: torch.dtype) -> Factor:
+    """The factors of this rank that are nearest to a matrix, by its singular values; a vector stays whole."""
     if change.ndim != 2:
         return Full(value=change.to(dtype))
     rank = min(rank, *change.shape)

@@ -73,6 +73,7 @@ class Model:
         autoencoder, start: run folders whose average weights are taken, or models; `RUN:PART` takes one part.
         frozen: parts (`encoder`, `t5`, `clip`) that keep their weights.
         rank: of adapters that are trained in place of the transformer; 0 for none.
+        whole: whether adapters learn any change, and are cut to their rank when they are written.
     """
 
     channels: tuple[int, ...] = (16, 32, 64, 96)
@@ -98,6 +99,7 @@ class Model:
     start: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ()
     rank: int = 0
+    whole: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -140,7 +140,7 @@ def export(recipe: TrainConfig, runs: Sequence[str], out: Path) -> Path:
 
 def export_adapters(recipe: TrainConfig, out: Path) -> Path:
     """Write the adapters that a run with `model.rank` made to the file `out`, bfloat16, in diffusers' key style."""
-    adapters = LowRankAdapters(transformer(recipe.model), recipe.model.rank)
+    adapters = LowRankAdapters(transformer(recipe.model), recipe.model.rank, whole=recipe.model.whole)
     load_average({"lora": adapters}, [recipe.out])
     write(adapters, out, {"title": Path(recipe.out).name, "objective": recipe.objective}, torch.bfloat16)
     return out

@@ -1,6 +1,9 @@
 """Low-rank adapters in training: every linear layer of the blocks gets `up @ down` beside it, the network rests.
 
     out = linear(x) + up @ down @ x          down (rank, in), up (out, rank), up starts at zero
+    out = linear(x) + change @ x             whole: change (out, in), starts at zero, cut to its rank when it is written
+
+On a network as small as the mini a whole change costs no more than a pair, and Muon can step it.
 
 Source: Hu et al. 2021, "LoRA".
 """
@@ -16,8 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fluxone.lora.delta import Delta, Target
-from fluxone.lora.factors import LowRank
+from fluxone.lora.factors import Factor, LowRank
 from fluxone.lora.load import Lora
+from fluxone.lora.merge import nearest
 from fluxone.lora.save import save_lora
 from fluxone.nn.transformer import Flux
 from fluxone.weights.keymap import TRANSFORMER
@@ -39,10 +43,31 @@ class Pair(nn.Module):
         return F.linear(F.linear(x, self.down), self.up)
 
 
+    def factor(self) -> Factor:
+        """As a file holds it."""
+        return LowRank(down=self.down.detach().clone(), up=self.up.detach().clone(), scale=1.0)
+
+
+class Whole(nn.Module):
+    """What is added to one linear layer's weight."""
+
+    def __init__(self, layer: nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.rank = rank
+        self.change = nn.Parameter(torch.zeros_like(layer.weight))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.change)
+
+    def factor(self) -> Factor:
+        """As a file holds it: the nearest of its rank."""
+        return nearest(self.change.detach(), self.rank, torch.float32)
+
+
 class Beside(nn.Linear):
     """A linear layer with a pair beside it. A class, not a hook, so that compiled blocks are alike."""
 
-    beside: tuple[Pair]
+    beside: tuple[Pair | Whole]
 
     def forward(self, x: Tensor) -> Tensor:
         added: Tensor = self.beside[0](x)
@@ -50,14 +75,19 @@ class Beside(nn.Linear):
 
 
 class LowRankAdapters(nn.Module):
-    """Adapters at work beside a network's layers, and no part of it."""
+    """Adapters at work beside a network's layers, and no part of it.
 
-    def __init__(self, flux: Flux, rank: int) -> None:
+    Args:
+        rank: of what is written.
+        whole: whether any change is learnt, or only one of that rank.
+    """
+
+    def __init__(self, flux: Flux, rank: int, *, whole: bool = False) -> None:
         super().__init__()
         flux.requires_grad_(False)
         self.pairs = nn.ModuleDict()
         for name, layer in layers(flux).items():
-            pair = Pair(layer, rank)
+            pair = Whole(layer, rank) if whole else Pair(layer, rank)
             self.pairs[_key(name)] = pair
             layer.__class__ = Beside
             cast("Beside", layer).beside = (pair,)  # in a tuple: no part of the network
@@ -65,12 +95,9 @@ class LowRankAdapters(nn.Module):
     def lora(self, metadata: Mapping[str, str]) -> Lora:
         """The adapters as they are now."""
         deltas = [
-            Delta(
-                target=Target(part=TRANSFORMER, module=key.replace("/", ".")),
-                factor=LowRank(down=pair.down.detach().clone(), up=pair.up.detach().clone(), scale=1.0),
-            )
+            Delta(target=Target(part=TRANSFORMER, module=key.replace("/", ".")), factor=pair.factor())
             for key, pair in self.pairs.items()
-            if isinstance(pair, Pair)
+            if isinstance(pair, (Pair, Whole))
         ]
         return Lora(deltas=tuple(deltas), metadata=dict(metadata))
 

@@ -51,6 +51,9 @@ MODEL = Model(
 )  # fmt: skip
 
 
+WIDE = 256  # no layer's change has a rank above it
+
+
 def config(objective: str, out: Path, steps: int, **changes: object) -> TrainConfig:
     made = TrainConfig(
         objective=objective, out=str(out), steps=steps, batch=8, autocast=False, save_every=2, sheet_every=10**6,
@@ -195,15 +198,18 @@ def test_steps_start_as_the_teacher_told_its_guidance(autoencoder: Path, trained
     assert not bundle.variant.guided
 
 
-@pytest.mark.parametrize(("objective", "task", "channels"), [("flow", "depth", 128), ("steps", "text", 64)])
+@pytest.mark.parametrize(
+    ("objective", "task", "channels", "whole"), [("flow", "depth", 128, False), ("steps", "text", 64, True)]
+)
 def test_adapters_are_a_file_that_does_the_same(
-    autoencoder: Path, trained: Path, tmp_path: Path, objective: str, task: str, channels: int
+    autoencoder: Path, trained: Path, tmp_path: Path, objective: str, task: str, channels: int, whole: bool
 ) -> None:
     """Beside the base, loaded from the file they were written to, they give the velocity that training saw."""
     base = flow(autoencoder, "flow", 4)
     pipeline = assemble(str(export(base, [str(trained)], tmp_path / "base")), Recipe(device="cpu", dtype="float32"))
     made = flow(autoencoder, f"{objective}-{task}", 3)
-    model = replace(made.model, start=(str(tmp_path / "base"),), frozen=("t5", "clip"), rank=4, in_channels=channels)
+    model = replace(made.model, start=(str(tmp_path / "base"),), frozen=("t5", "clip"), in_channels=channels)
+    model = replace(model, rank=WIDE if whole else 4, whole=whole)
     data = replace(DATA, task=task, scenes=32)
     made = replace(made, objective=objective, model=model, data=data, export=str(tmp_path / "made.safetensors"), ema=0)
     trainer = loop.Trainer(made, objectives.make(made), quiet)

@@ -90,7 +90,7 @@ class FlowObjective:
         for name in config.model.frozen:
             self._all()[name].requires_grad_(False)
         if config.model.rank:
-            self.adapters = LowRankAdapters(self.flux, config.model.rank)
+            self.adapters = LowRankAdapters(self.flux, config.model.rank, whole=config.model.whole)
         for part in self._all().values():
             part.to(self.device)
         self.autoencoder = autoencoder(config.model).to(self.device)
@@ -121,7 +121,7 @@ class FlowObjective:
         return {name: part for name, part in self._all().items() if any(p.requires_grad for p in part.parameters())}
 
     def muon(self, name: str, parameter: nn.Parameter) -> bool:
-        elsewhere = any(part in name for part in (".lin.", "adaLN", "relative", f"{ADAPTERS}."))
+        elsewhere = any(part in name for part in (".lin.", "adaLN", "relative", ".down", ".up"))
         return parameter.ndim == 2 and ("block" in name or ".layers." in name) and not elsewhere
 
     def pace(self, name: str) -> float:
