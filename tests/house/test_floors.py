@@ -80,6 +80,7 @@ PACKAGES = {
     "c2pa": 5,
     "fastapi": 5,
     "opentelemetry": 5,
+    "fsspec": 5,
     "greenlet": 5,
     "prometheus_client": 5,
     "pydantic": 5,

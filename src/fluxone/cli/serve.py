@@ -62,7 +62,7 @@ OPTIONS: list[click.Parameter] = [
     click.Option(["--key-credits"], type=float, metavar="N", help="With --new-key: pictures that it pays for."),
     click.Option(["--key-rate"], type=click.IntRange(1), metavar="N", help="With --new-key: requests a minute."),
     click.Option(["--drop-key"], metavar="NAME", help="Let an API key open nothing any more, and end."),
-    click.Option(["--log"], metavar="HOW", help="words (default), or json: an object a line, of every request and job."),
+    click.Option(["--log"], metavar="HOW", help="words (default), or json: a line for every request and job."),
     click.Option(["--quiet"], is_flag=True, help="Nothing on standard error but errors."),
 ]
 

@@ -17,6 +17,7 @@ from fluxone.errors import CannotWrite, FluxoneError, UnknownName, UserError
 from fluxone.serve.keys import Broke, Denied, TooMany
 from fluxone.serve.line import Busy
 from fluxone.serve.serving import NoModel, NotReady
+from fluxone.serve.shelf import Away
 from fluxone.serve.task import Stopped
 
 log = logging.getLogger("fluxone.serve")
@@ -36,7 +37,7 @@ def status_of(error: FluxoneError) -> int:
         return error.status
     table: dict[type[FluxoneError], int] = {
         Broke: 402, NoModel: 404, NotReady: 503, UnknownName: 404, Busy: 429, TooMany: 429, Stopped: 503,
-        CannotWrite: 503, UserError: 422,
+        CannotWrite: 503, Away: 503, UserError: 422,
     }  # fmt: skip
     return next((status for kind, status in table.items() if isinstance(error, kind)), 500)
 

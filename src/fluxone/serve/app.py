@@ -32,7 +32,8 @@ from fluxone.serve.policy import Policy, words
 from fluxone.serve.sealing import seal_of
 from fluxone.serve.serving import Serving
 from fluxone.serve.settings import MEGABYTE, Settings
-from fluxone.serve.store import TYPES, Store
+from fluxone.serve.shelf import Away
+from fluxone.serve.store import TYPES, Store, shelf_of
 from fluxone.serve.tracing import traces_to
 from fluxone.serve.webhooks import Webhooks
 
@@ -75,12 +76,17 @@ def metrics(http: Http) -> Response:
 
 
 @router.get("/results/{name}")
-def results(http: Http, name: str, expires: int, signature: str) -> FileResponse:
+def results(http: Http, name: str, expires: int, signature: str) -> Response:
     """A finished picture, by a link that was signed and has not expired."""
-    path = serving(http).jobs.store.linked(name, expires, signature)
-    if path is None:
-        raise UnknownName("this link has expired or is not whole", hint="poll the task again for a new one")
-    return FileResponse(path, media_type=TYPES[path.suffix], headers={"Cache-Control": "private, max-age=600"})
+    store = serving(http).jobs.store
+    headers = {"Cache-Control": "private, max-age=600"}
+    if file := store.linked(name, expires, signature):
+        kind, path = TYPES[Path(name).suffix], store.shelf.path(file)
+        if path is not None and path.is_file():
+            return FileResponse(path, media_type=kind, headers=headers)
+        if path is None and (data := store.shelf.read(file)) is not None:
+            return Response(data, media_type=kind, headers=headers)
+    raise UnknownName("this link has expired or is not whole", hint="poll the task again for a new one")
 
 
 def create_app(settings: Settings, engine: Drawing, metrics: Metrics, policy: Policy | None = None) -> FastAPI:
@@ -91,7 +97,7 @@ def create_app(settings: Settings, engine: Drawing, metrics: Metrics, policy: Po
         UserError: what its results are to be signed with cannot be.
         sqlalchemy.exc.SQLAlchemyError: its database is not there.
     """
-    store, traces = Store(settings.folder, seal_of(settings)), traces_to(settings.traces)
+    store, traces = Store(shelf_of(settings), seal_of(settings)), traces_to(settings.traces)
     database = connect(settings.url)
     jobs = Jobs(settings, engine, database, store, policy or words(settings.blocked), metrics, traces)
     house = Serving(
@@ -155,6 +161,6 @@ def _keep(house: Serving, over: threading.Event) -> None:
             if time.monotonic() - cleaned > CLEAN:
                 house.jobs.sweep()
                 cleaned = time.monotonic()
-        except (sa.exc.SQLAlchemyError, OSError) as error:
+        except (sa.exc.SQLAlchemyError, OSError, Away) as error:
             log.error("the database or the folder is away: %s", error)
         over.wait(house.settings.lease_seconds / BEATS)

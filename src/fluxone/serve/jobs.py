@@ -36,6 +36,7 @@ from fluxone.serve.logs import REQUEST
 from fluxone.serve.metrics import Metrics
 from fluxone.serve.policy import Policy
 from fluxone.serve.settings import Settings
+from fluxone.serve.shelf import Away
 from fluxone.serve.store import Store
 from fluxone.serve.task import Cancelled, Lora, Stopped, Task, Wanted
 from fluxone.serve.tracing import Traces
@@ -225,6 +226,8 @@ class Jobs:
             request = provenance.from_json(row["request"]).request
             request = replace(request, **self.store.read_inputs(row["id"]))  # type: ignore[arg-type]
             self._draw(row, request, 0)
+        except Away as error:  # its lease runs out, and it is taken up then
+            log.warning("job %s waits for its pictures: %s", row["id"], error, extra={"told": {"job": row["id"]}})
         except (FluxoneError, OSError) as error:
             self._settle(row, ERROR, f"it could not be taken up again: {error}")
 
@@ -247,7 +250,7 @@ class Jobs:
         done = sa.and_(JOBS.c.status != PENDING, JOBS.c.created < before)
         with self.database.begin() as connection:
             for row in rows(connection, sa.select(JOBS.c.id, JOBS.c.format).where(done)):
-                self.store.path(row["id"], row["format"]).unlink(missing_ok=True)
+                self.store.drop(row["id"], row["format"])
             connection.execute(JOBS.delete().where(done))
             known = set(connection.execute(sa.select(JOBS.c.id)).scalars())
         self.store.sweep(known, time.time() - min(DAY, self.settings.keep_days * DAY))

@@ -294,10 +294,9 @@ def _datum(house: Serving, row: Row, base: str, how: str | None) -> dict[str, ob
         raise BadRequest("the request was refused by the server's content policy")
     if row["status"] != states.READY:
         raise FluxoneError(row["message"] or "the picture was not finished", hint="try again")
-    path = house.jobs.store.path(row["id"], row["format"])
     if how == "url":
         return {"url": base + house.jobs.store.link(row["id"], row["format"], house.settings.link_seconds)}
-    return {"b64_json": base64.b64encode(path.read_bytes()).decode()}
+    return {"b64_json": base64.b64encode(house.jobs.store.read(row["id"], row["format"])).decode()}
 
 
 def _encoded(image: Image.Image, format_: str) -> str:

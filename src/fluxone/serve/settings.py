@@ -26,6 +26,8 @@ class Settings:
         recipe: fields of `Recipe` for all models; `recipes`: for one, over these.
         devices: one worker each; empty is the best there is.
         folder: results, inputs of jobs that are not done, the secret that links are signed with, the database.
+        storage: a URL as fsspec takes it (`s3://bucket/flux`), where results and inputs lie; empty is the folder.
+        storage_options: what the filesystem of that URL is told besides.
         database: a URL as SQLAlchemy takes it; empty is SQLite in the folder.
         name: of this server, among those that share a database; empty is its host and port.
         public_url: how clients reach the server, where that differs from what they say in `Host`.
@@ -54,6 +56,8 @@ class Settings:
     recipes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
     folder: Path = Path("serve")
+    storage: str = ""
+    storage_options: Mapping[str, object] = field(default_factory=dict)
     database: str = ""
     name: str = ""
     public_url: str | None = None

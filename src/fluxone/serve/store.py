@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import io
-import os
+import logging
 import re
 import secrets
 import time
@@ -17,36 +17,38 @@ from pathlib import Path
 from PIL import Image
 
 from fluxone import provenance
-from fluxone.errors import CannotWrite
+from fluxone.errors import CannotWrite, UnknownName
 from fluxone.provenance import Record
 from fluxone.request import PICTURES, Request
 from fluxone.serve.sealing import Seal
+from fluxone.serve.settings import Settings
+from fluxone.serve.shelf import Away, Disk, Remote, Shelf
 
-SECRET_BYTES = 32
+log = logging.getLogger("fluxone.serve")
+
+INPUTS, RESULTS = FOLDERS = ("inputs", "results")
+SECRET, SECRET_BYTES = "secret", 32
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
 NAME = re.compile(r"[0-9a-f-]{36}\.(png|jpg|webp)")
 
 
 class Store:
-    """The folder of a server.
+    """The files of a server.
 
     Args:
+        place: where they lie; a folder is one.
         seal: signs the files of results.
 
     Raises:
         CannotWrite: it cannot be made or written to.
+        Away: it does not answer.
     """
 
-    def __init__(self, folder: Path, seal: Seal | None = None) -> None:
+    def __init__(self, place: Path | Shelf, seal: Seal | None = None) -> None:
         self.seal = seal
-        self.inputs, self.results = folder / "inputs", folder / "results"
-        try:
-            for place in (self.inputs, self.results):
-                place.mkdir(parents=True, exist_ok=True)
-            self._secret = _secret(folder / "secret")
-        except OSError as error:
-            raise CannotWrite(f"{folder} cannot be used: {error.strerror}") from error
+        self.shelf = Disk(place, FOLDERS) if isinstance(place, Path) else place
+        self._secret = _secret(self.shelf)
 
     def keep_inputs(self, job: str, request: Request) -> None:
         """Write the pictures of a request, each wholly."""
@@ -54,25 +56,36 @@ class Store:
             for number, image in enumerate(_each(getattr(request, name))):
                 file = io.BytesIO()
                 image.save(file, "PNG", compress_level=1)
-                provenance.write_whole(self.inputs / f"{job}-{name}-{number}.png", file.getvalue())
+                self.shelf.write(f"{INPUTS}/{job}-{name}-{number}.png", file.getvalue())
 
     def read_inputs(self, job: str) -> dict[str, Image.Image | tuple[Image.Image, ...]]:
-        """The pictures of a request, by field."""
+        """The pictures of a request, by field.
+
+        Raises:
+            Away: they cannot be read now.
+        """
         found: dict[str, Image.Image | tuple[Image.Image, ...]] = {}
+        files = self._inputs(job)
         for name in PICTURES:
-            files = sorted(self.inputs.glob(f"{job}-{name}-*.png"), key=lambda file: int(file.stem.rpartition("-")[2]))
+            own = [file for file in files if file.startswith(f"{INPUTS}/{job}-{name}-")]
             images = []
-            for file in files:
-                with Image.open(file) as image:
+            for file in sorted(own, key=lambda file: int(file.removesuffix(".png").rpartition("-")[2])):
+                with Image.open(io.BytesIO(self.shelf.read(file) or b"")) as image:
                     images.append(image.copy())
             if images:
                 found[name] = tuple(images) if isinstance(getattr(Request, name), tuple) else images[0]
         return found
 
     def drop_inputs(self, job: str) -> None:
-        """Delete the pictures of a request."""
-        for file in self.inputs.glob(f"{job}-*"):
-            file.unlink(missing_ok=True)
+        """Delete the pictures of a request; what cannot be deleted now, a sweep will."""
+        try:
+            for file in self._inputs(job):
+                self.shelf.drop(file)
+        except Away as error:
+            log.warning("inputs of %s stay: %s", job, error, extra={"told": {"job": job}})
+
+    def _inputs(self, job: str) -> list[str]:
+        return [name for name in self.shelf.names(INPUTS) if name.startswith(f"{INPUTS}/{job}-")]
 
     def keep(self, job: str, image: Image.Image, record: Record, format_: str, quality: int) -> None:
         """Write a result, wholly or not at all.
@@ -80,60 +93,77 @@ class Store:
         Raises:
             CannotWrite: the disk is full, or the like.
         """
-        path = self.path(job, format_)
-        if self.seal is None:
-            provenance.save(image, path, record, quality=quality)
-            return
-        data = provenance.WRITERS[path.suffix](image.convert("RGB"), record, quality)
-        provenance.write_whole(path, self.seal(data, TYPES[path.suffix]))
+        name = self.name(job, format_)
+        suffix = SUFFIXES[format_]
+        data = provenance.WRITERS[suffix](image.convert("RGB"), record, quality)
+        self.shelf.write(name, data if self.seal is None else self.seal(data, TYPES[suffix]))
 
-    def path(self, job: str, format_: str) -> Path:
-        """Where the result of a job is, or will be."""
-        return self.results / f"{job}{SUFFIXES[format_]}"
+    def name(self, job: str, format_: str) -> str:
+        """Of the result of a job."""
+        return f"{RESULTS}/{job}{SUFFIXES[format_]}"
+
+    def read(self, job: str, format_: str) -> bytes:
+        """The file of a result.
+
+        Raises:
+            UnknownName: it was deleted.
+            Away: it cannot be read now.
+        """
+        data = self.shelf.read(self.name(job, format_))
+        if data is None:
+            raise UnknownName("the result was deleted", hint="ask for it again")
+        return data
+
+    def drop(self, job: str, format_: str) -> None:
+        """Delete a result."""
+        self.shelf.drop(self.name(job, format_))
 
     def link(self, job: str, format_: str, seconds: int) -> str:
         """The path of a link to a result that lives so long."""
-        name, until = self.path(job, format_).name, int(time.time()) + seconds
+        name, until = self.name(job, format_).rpartition("/")[2], int(time.time()) + seconds
         return f"/results/{name}?expires={until}&signature={self.signature(name, until)}"
 
     def signature(self, name: str, until: int) -> str:
         """Of a link."""
         return hmac.new(self._secret, f"{name}|{until}".encode(), hashlib.sha256).hexdigest()
 
-    def linked(self, name: str, until: int, signature: str) -> Path | None:
-        """The file that a link leads to; None if it is expired, forged, or of nothing."""
+    def linked(self, name: str, until: int, signature: str) -> str | None:
+        """The file that a link leads to; None if it is expired or forged."""
         good = hmac.compare_digest(signature.encode(), self.signature(name, until).encode())
         if not good or until < time.time() or not NAME.fullmatch(name):
             return None
-        path = self.results / name
-        return path if path.is_file() else None
+        return f"{RESULTS}/{name}"
 
     def sweep(self, known: set[str], before: float) -> None:
         """Delete files that belong to no job that is known, if they are older than `before`."""
-        for folder in (self.inputs, self.results):
-            for file in folder.iterdir():
-                job = file.name.lstrip(".")[:36]
-                try:
-                    if job not in known and file.stat().st_mtime < before:
-                        file.unlink()
-                except FileNotFoundError:
-                    continue
+        for folder in FOLDERS:
+            for name in self.shelf.names(folder):
+                job = name.rpartition("/")[2].lstrip(".")[:36]
+                if job not in known and (changed := self.shelf.changed(name)) is not None and changed < before:
+                    self.shelf.drop(name)
+
+
+def shelf_of(settings: Settings) -> Shelf:
+    """Where the files of a server lie; its folder, where the database may be, is made in any case.
+
+    Raises:
+        CannotWrite, Away, BadRequest: they cannot lie there.
+    """
+    if settings.storage:
+        Disk(settings.folder, ())
+        return Remote(settings.storage, settings.storage_options, FOLDERS)
+    return Disk(settings.folder, FOLDERS)
 
 
 def _each(value: Image.Image | tuple[Image.Image, ...] | None) -> tuple[Image.Image, ...]:
     return value if isinstance(value, tuple) else () if value is None else (value,)
 
 
-def _secret(file: Path) -> bytes:
-    """What links are signed with: made by the first server that uses the folder, read by all."""
-    if not file.exists():
-        own = file.with_name(f".secret-{secrets.token_hex(8)}")
-        own.touch(0o600)
-        own.write_bytes(secrets.token_bytes(SECRET_BYTES))
-        try:
-            os.link(own, file)  # whole, and only if no other was quicker
-        except FileExistsError:
-            pass
-        finally:
-            own.unlink()
-    return file.read_bytes()
+def _secret(shelf: Shelf) -> bytes:
+    """What links are signed with: made by the first server that uses the place, read by all."""
+    if (found := shelf.read(SECRET)) is None:
+        shelf.write_new(SECRET, secrets.token_bytes(SECRET_BYTES))
+        found = shelf.read(SECRET)
+    if found is None or len(found) != SECRET_BYTES:
+        raise CannotWrite("the file `secret` beside the results is not whole", hint="delete it; links of before end")
+    return found

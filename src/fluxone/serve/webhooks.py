@@ -106,8 +106,8 @@ class Webhooks(threading.Thread):
         tries = row["webhook_tries"] + 1
         again = trouble is not None and tries < TRIES
         if trouble is not None:
-            told = {"told": {"job": row["id"], "try": tries}}
-            log.warning("webhook of %s, try %d of %d: %s", row["id"], tries, TRIES, trouble, extra=told)
+            said = {"told": {"job": row["id"], "try": tries}}
+            log.warning("webhook of %s, try %d of %d: %s", row["id"], tries, TRIES, trouble, extra=said)
         due = time.time() + self.first * 2 ** (tries - 1) if again else None
         with self.database.begin() as connection:
             told = JOBS.update().where(JOBS.c.id == row["id"])

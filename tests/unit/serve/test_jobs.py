@@ -71,7 +71,7 @@ def test_a_job_becomes_a_whole_file_with_its_record(start: Callable[..., Jobs], 
     jobs = start(Fake())
     row = settled(jobs, jobs.accept(order(), ME)["id"])
     assert (row["status"], row["message"]) == (READY, None)
-    path = jobs.store.path(row["id"], "png")
+    path = jobs.store.shelf.path(jobs.store.name(row["id"], "png"))
     assert Image.open(path).getpixel((0, 0)) == colour(7)
     assert provenance.read(path).request.seed == 7
     assert not list((tmp_path / "inputs").iterdir())
@@ -160,7 +160,7 @@ def test_limits(start: Callable[..., Jobs]) -> None:
         jobs.accept(order(), ME)
 
 
-def test_the_policy(start: Callable[..., Jobs]) -> None:
+def test_the_policy(start: Callable[..., Jobs], tmp_path: Path) -> None:
     engine = Fake()
     shown = Policy(prompt=words({"FÓX": 3}).prompt, picture=lambda image, tolerance: ["Safety Filter"])
     jobs = start(engine, shown)
@@ -169,7 +169,7 @@ def test_the_policy(start: Callable[..., Jobs]) -> None:
     assert not engine.tasks
     row = settled(jobs, jobs.accept(order(tolerance=3), ME)["id"])
     assert (row["status"], row["details"]) == (SHOWN, '{"Moderation Reasons": ["Safety Filter"]}')
-    assert not jobs.store.path(row["id"], "png").exists()
+    assert not list((tmp_path / "results").iterdir())
     assert words({"fox": 7}).prompt("a foxglove, a ﬁrefox", 0) == []
     with pytest.raises(BadRequest, match="8"):
         words({"fox": 8})
@@ -188,7 +188,7 @@ def test_a_job_is_cancelled(start: Callable[..., Jobs]) -> None:
 def test_a_full_disk_is_waited_for_and_leaves_no_half_file(
     start: Callable[..., Jobs], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    save, failures = provenance.save, iter(range(3))
+    save, failures = provenance.write_whole, iter(range(3))
 
     def full(*told: object, **more: object) -> None:
         for _ in failures:
@@ -196,7 +196,7 @@ def test_a_full_disk_is_waited_for_and_leaves_no_half_file(
         return save(*told, **more)
 
     monkeypatch.setattr("fluxone.serve.jobs.RETRY", 0.01)
-    monkeypatch.setattr(provenance, "save", full)
+    monkeypatch.setattr(provenance, "write_whole", full)
     jobs = start(Fake())
     assert settled(jobs, jobs.accept(order(), ME)["id"])["status"] == READY
     failures = iter(range(10**6))
@@ -252,7 +252,7 @@ def test_links(start: Callable[..., Jobs]) -> None:
     path, _, query = jobs.store.link(row["id"], "png", 60).partition("?")
     until, signature = (part.partition("=")[2] for part in query.split("&"))
     name = path.rpartition("/")[2]
-    assert jobs.store.linked(name, int(until), signature) == jobs.store.path(row["id"], "png")
+    assert jobs.store.linked(name, int(until), signature) == jobs.store.name(row["id"], "png")
     assert jobs.store.linked(name, int(until) + 1, signature) is None
     assert jobs.store.linked(name, int(until), signature[:-1] + "ü") is None
     past = int(time.time()) - 1

@@ -65,7 +65,7 @@ def test_results_are_signed_and_keep_their_record(pems: tuple[Path, Path], tmp_p
     store = Store(tmp_path, seal_of(settings))
     request = Request(prompt="a fox", seed=7).resolve(MINI)
     store.keep(JOB, Image.new("RGB", (64, 48), "red"), Record(request=request, model="mini"), format_, 95)
-    path = store.path(JOB, format_)
+    path = tmp_path / store.name(JOB, format_)
     with c2pa.Reader(TYPES[path.suffix], io.BytesIO(path.read_bytes())) as reader:
         told = json.loads(reader.json())
     assert told["validation_state"] == "Valid"
