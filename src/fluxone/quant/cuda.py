@@ -15,7 +15,7 @@ from fluxone.nn.attention import Attend
 from fluxone.nn.layers import QKNorm
 from fluxone.quant import fp8, kernels
 from fluxone.quant.layer import QuantLinear
-from fluxone.quant.passes import Product, Ready
+from fluxone.quant.passes import Mixed, Product, Ready
 
 ASKED = "FLUXONE_TRITON"
 
@@ -53,18 +53,20 @@ class CudaPasses:
         norms = torch.cat((norm.query_norm.scale, norm.key_norm.scale)).float()
         kernels.heads(made.sums, made.bias, norms, pe, (out[0], out[1], out[2]), place)
 
-    def attend(self, out: Sequence[Tensor], backend: Attend) -> Tensor:
+    def attend(self, out: Sequence[Tensor], backend: Attend) -> Mixed:
         """Attention, as rows of all heads side by side."""
         q, k, v = (part.transpose(0, 1)[None] for part in out)
-        return backend(q, k, v)[0].transpose(0, 1).flatten(1)
+        return Mixed(backend(q, k, v)[0].transpose(0, 1).flatten(1))
 
-    def inner(self, mixed: Tensor | None, made: Product | None, rows: int, place: int, inner: int) -> Ready:
+    def inner(self, mixed: Mixed | None, made: Product | None, rows: int, place: int, inner: int) -> Ready:
         """What attention gave and what is activated, side by side; either may be missing."""
-        mixed = None if mixed is None else mixed[place : place + rows]
+        first = None if mixed is None else mixed.numbers[place : place + rows]
         given, bias = (None, None) if made is None or not inner else (made.sums, made.bias)
-        like = given if given is not None else mixed
+        if given is None and first is not None and not self.whole:
+            return Ready(first, None)  # it is in the product's type already
+        like = given if given is not None else first
         assert like is not None
-        return Ready(*kernels.inner(mixed, given, bias, inner, like, whole=self.whole))
+        return Ready(*kernels.inner(first, given, bias, inner, like, whole=self.whole))
 
     def gate(self, made: Product, gate: Tensor, x: Tensor) -> Tensor:
         """x + gate * product."""

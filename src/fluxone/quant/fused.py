@@ -22,7 +22,7 @@ from fluxone.nn.layers import DoubleBlock, QKNorm, SingleBlock
 from fluxone.nn.rope import Rotation
 from fluxone.quant import cuda, fp8, native
 from fluxone.quant.layer import QuantLinear
-from fluxone.quant.passes import CpuPasses, Product, Ready, family
+from fluxone.quant.passes import CpuPasses, Mixed, Product, Ready, family
 
 Pair = tuple[Tensor, Tensor]
 
@@ -42,10 +42,10 @@ class Passes(Protocol):
     def heads(self, made: Product, norm: QKNorm, pe: Tensor, out: Sequence[Tensor], place: int) -> None:
         """Put the queries, keys and values of some rows to their place among all."""
 
-    def attend(self, out: Sequence[Tensor], backend: Attend) -> Tensor:
+    def attend(self, out: Sequence[Tensor], backend: Attend) -> Mixed:
         """Attention; its result is for `inner`."""
 
-    def inner(self, mixed: Tensor | None, made: Product | None, rows: int, place: int, inner: int) -> Ready:
+    def inner(self, mixed: Mixed | None, made: Product | None, rows: int, place: int, inner: int) -> Ready:
         """What attention gave and what is activated, side by side; either may be missing."""
 
     def gate(self, made: Product, gate: Tensor, x: Tensor) -> Tensor:

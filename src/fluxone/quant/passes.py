@@ -72,6 +72,14 @@ class Product:
     beyond: Tensor | None = None  # what a step of the offset adds to each sum, times its weight's scale
 
 
+@dataclass
+class Mixed:
+    """What attention gave, and what its rows are still to be multiplied by."""
+
+    numbers: Tensor
+    shares: Tensor | None = None
+
+
 class CpuPasses:
     """The passes of one family, for streams of one type."""
 
@@ -92,19 +100,21 @@ class CpuPasses:
     def heads(self, made: Product, norm: QKNorm, pe: Tensor, out: Sequence[Tensor], place: int) -> None:
         """Queries, keys and values of some rows, at their place among all."""
         heads, total, size = out[0].shape
-        norms = torch.cat((norm.query_norm.scale, norm.key_norm.scale)).float()
-        pointers = (made.sums, made.scales, made.weights, made.bias, norms, pe, *out)
+        norms = norm.query_norm.scale.float(), norm.key_norm.scale.float()
+        pointers = (made.sums, made.scales, made.weights, made.bias, *norms, pe, *out)
         rows, stride = made.sums.shape
         self._call("heads", rows, 3 * rows * heads * size, pointers, (heads, size, stride, place, total))
 
-    def inner(self, mixed: Tensor | None, made: Product | None, rows: int, place: int, inner: int) -> Ready:
+    def inner(self, mixed: Mixed | None, made: Product | None, rows: int, place: int, inner: int) -> Ready:
         """What attention gave and what is activated, side by side; either may be missing."""
-        heads, total, size = (0, 0, 0) if mixed is None else mixed.shape
+        given, shares = (None, None) if mixed is None else (mixed.numbers, mixed.shares)
+        heads, total, size = (0, 0, 0) if given is None else given.shape
         ready = self._ready(rows, heads * size + inner)
         made = made or Product(ready.numbers)
         if self.kind.whole and inner:
             ready.offsets, ready.lower = torch.empty(rows), inner
-        pointers = (mixed, made.sums, made.scales, made.weights, made.bias, ready.numbers, ready.scales, ready.offsets)
+        product = made.sums, made.scales, made.weights, made.bias
+        pointers = (given, shares, *product, ready.numbers, ready.scales, ready.offsets)
         sizes = (heads, size, place, total, inner, made.sums.shape[1])
         self._call("inner", rows, ready.numbers.numel(), pointers, sizes)
         return ready
@@ -124,21 +134,23 @@ class CpuPasses:
         self._call("gate", x.shape[0], x.numel(), pointers, (x.shape[1],))
         return out
 
-    def attend(self, out: Sequence[Tensor], backend: Attend) -> Tensor:
+    def attend(self, out: Sequence[Tensor], backend: Attend) -> Mixed:
         """Attention of (heads, positions, size)."""
         q, k, v = out
         if backend not in OWN:
-            return backend(q[None], k[None], v[None])[0].contiguous()
-        each = max(1, MOST_SCORES // q.shape[1] ** 2)
-        parts = [self._attend(*part) for part in zip(q.split(each), k.split(each), v.split(each), strict=True)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+            return Mixed(backend(q[None], k[None], v[None])[0].contiguous())
+        each, shares = max(1, MOST_SCORES // q.shape[1] ** 2), torch.empty(q.shape[:2])
+        if each >= len(q):
+            return Mixed(self._attend(q, k, v, shares), shares)
+        parts = zip(*(tensor.split(each) for tensor in (q, k, v, shares)), strict=True)
+        return Mixed(torch.cat([self._attend(*part) for part in parts]), shares)
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, shares: Tensor) -> Tensor:
         scores = torch.bmm(q, k.transpose(1, 2))
         rows, columns = scores.shape[0] * scores.shape[1], scores.shape[2]
-        word = "bf16" if scores.dtype == torch.bfloat16 else "f32"
-        work, place, factor = _function(f"softmax_{word}", 1, 1, factor=True), scores.data_ptr(), q.shape[-1] ** -0.5
-        native.shared(lambda start, stop: work(place, factor, columns, start, stop), rows, scores.numel())
+        word, factor = "bf16" if scores.dtype == torch.bfloat16 else "f32", q.shape[-1] ** -0.5
+        work, places = _function(f"softmax_{word}", 2, 1, factor=True), (scores.data_ptr(), shares.data_ptr())
+        native.shared(lambda start, stop: work(*places, factor, columns, start, stop), rows, scores.numel())
         return torch.bmm(scores, v)
 
     def _ready(self, rows: int, columns: int) -> Ready:
