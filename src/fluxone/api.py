@@ -8,8 +8,9 @@ FluxFillPipeline, FluxControlPipeline and FluxPriorReduxPipeline within 1e-4.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from fluxone.opening import Opening
 from fluxone.pipeline import Pipeline
 from fluxone.pixels import Picture
 from fluxone.recipe import Recipe
-from fluxone.request import Region
+from fluxone.request import MAX_SEED, Region
 from fluxone.sampling.noise import Source
 from fluxone.sampling.samplers import Step
 from fluxone.scripted import Scripted
@@ -41,12 +42,14 @@ Images = list[Image] | np.ndarray | Tensor
 
 @dataclass(frozen=True)
 class FluxPipelineOutput:
-    """The pictures, prompt after prompt: a list of PIL pictures, or what `output_type` asked for."""
+    """The pictures, prompt after prompt: a list of PIL pictures, or what `output_type` asked for; and the prompt of
+    each, its choices made."""
 
     images: Images
+    prompts: list[str] = field(default_factory=list)
 
     def __getitem__(self, key: str | int) -> Images:
-        """The pictures, which are all there is: by name, or as number 0."""
+        """The pictures: by name, or as number 0."""
         return (self.images,)[key] if isinstance(key, int) else {"images": self.images}[key]
 
     def to_tuple(self) -> tuple[Images]:
@@ -76,6 +79,7 @@ class FluxPipeline(Opening, Adapting, Guiding, Scripted):
         prompt_2: Prompts = None,
         negative_prompt: Prompts = None,
         negative_prompt_2: Prompts = None,
+        wildcards: str | os.PathLike[str] | None = None,
         true_cfg_scale: float = 1.0,
         cfg_interval: Sequence[float] = (0.0, 1.0),
         nag_scale: float = 1.0,
@@ -133,6 +137,8 @@ class FluxPipeline(Opening, Adapting, Guiding, Scripted):
 
         Args:
             prompt, prompt_2: for CLIP and for T5; T5 reads `prompt` too unless `prompt_2` is given.
+            wildcards: folder of files for `__name__` in prompts, "" for choices like `{red|blue}` alone: drawn for
+                each picture by its seed, or by the one that its generator was made with.
             cfg_interval, regions, raw, ultra, ultra_strength: as in `Request`.
             nag_scale, nag_tau, nag_alpha: as `nag` and its kin there, away from `negative_prompt`.
             height, width: px, rounded down to whole tokens (16 px for FLUX.1's autoencoder) with a notice.
@@ -152,7 +158,8 @@ class FluxPipeline(Opening, Adapting, Guiding, Scripted):
             joint_attention_kwargs: `{"scale": 0.5}` is the strength of all adapters in this call.
             then: further instructions, each editing the latents of the one before.
             output_type: `pil`, `np` (B H W 3, 0..1), `pt` (B 3 H W, 0..1), `latent` (packed).
-            callback_on_step_end: called with (pipe, step, timestep, tensors); may give other latents back.
+            callback_on_step_end: called with (pipe, step, timestep, tensors); may give other latents and prompt_embeds
+                back, of the same shapes.
 
         Raises:
             BadRequest, BrokenModel: arguments contradict each other or the model; or it computed NaN or infinity.
@@ -161,6 +168,8 @@ class FluxPipeline(Opening, Adapting, Guiding, Scripted):
 
     def _run(self, call: Call) -> FluxPipelineOutput | tuple[Images]:
         output = pick(OUTPUTS, call.output_type, "output type")
+        if call.wildcards is not None and call.seed is None and call.generator is None:
+            call = replace(call, seed=int(torch.randint(MAX_SEED, ())))  # one for the choices and for the noise
         going = call.job(self.pipeline)
         x, self._call, self._interrupt = going.x, call, False
 
@@ -172,15 +181,19 @@ class FluxPipeline(Opening, Adapting, Guiding, Scripted):
         for step in through(going, leg):
             self._sigma = going.sigmas[step.index]
             if call.callback_on_step_end is not None:
-                tensors = {"latents": step.x, "prompt_embeds": going.text.txt}
+                # A copy of the text, which is kept for other calls; whoever changes it in place changes this walk's.
+                tensors = {"latents": step.x, "prompt_embeds": going.text.txt.clone()}
                 told = {name: tensors[name] for name in call.callback_on_step_end_tensor_inputs}
                 answer = call.callback_on_step_end(self, step.index, torch.tensor(self._sigma) * 1000, told)
-                step.x = replaced(answer, tensors)
+                step.x, text = replaced(answer, tensors).values()
+                if not torch.equal(text, going.text.txt):
+                    step.text = text
+                    going = replace(going, text=replace(going.text, txt=text))
             x = step.x
             if self._interrupt:
                 break
         images = output(self.pipeline, x, going.grid, tiled=call.ultra in TILED)
-        return FluxPipelineOutput(images) if call.return_dict else (images,)
+        return FluxPipelineOutput(images, call.spoken().prompts) if call.return_dict else (images,)
 
     def to(
         self,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fluxone.errors import BadRequest
-from fluxone.request import Region
+from fluxone.request import MAX_SEED, Region
 from fluxone.sampling.noise import Source, generators
 
 Prompts = str | Sequence[str] | None
@@ -40,22 +40,23 @@ def callback(value: object) -> None:
         raise BadRequest(f"callback_on_step_end is {value!r:.80}", hint="give a function of (pipe, step, t, tensors)")
 
 
-def replaced(answer: object, told: Mapping[str, Tensor]) -> Tensor:
-    """The latents to go on with, of what a callback gave back.
+def replaced(answer: object, told: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors to go on with: what a callback was told, and in its place what it gave back.
 
     Raises:
-        BadRequest: it gave back something else than it was told, or latents of another shape.
+        BadRequest: it gave back something else than it can replace, or a tensor of another shape.
     """
     if answer is not None and not isinstance(answer, Mapping):
         raise BadRequest(f"a callback gave back {answer!r:.80}", hint="give back a dict of tensors, or None")
-    given = dict(answer or {})
+    given = {name: tensor for name, tensor in (answer or {}).items() if tensor is not told.get(name)}
     for name, tensor in given.items():
-        if name != "latents" and tensor is not told.get(name):
-            raise BadRequest(f"a callback gave back {name}", hint="only latents can be replaced during the walk")
-    latents, before = given.get("latents", told["latents"]), told["latents"]
-    if not isinstance(latents, Tensor) or latents.shape != before.shape:
-        raise BadRequest(f"a callback gave back latents {latents!r:.60}", hint=f"their shape is {tuple(before.shape)}")
-    return latents.to(before)
+        if name not in told:
+            hint = f"it may give back {' and '.join(told)}"
+            raise BadRequest(f"a callback gave back {name}, which cannot be replaced during the walk", hint=hint)
+        if not isinstance(tensor, Tensor) or tensor.shape != told[name].shape:
+            shape = tuple(told[name].shape)
+            raise BadRequest(f"a callback gave back {name} {tensor!r:.60}", hint=f"their shape is {shape}")
+    return {name: given.get(name, tensor).to(tensor) for name, tensor in told.items()}
 
 
 def pair(name: str, value: object) -> tuple[float, float]:
@@ -127,6 +128,16 @@ def sources(seed: int | None, generator: object, batch: int) -> Source:
     if len(several) not in (1, batch):
         raise BadRequest(f"{len(several)} generators for {batch} pictures", hint="give as many")
     return several[0] if len(several) == 1 else several
+
+
+def seeds(seed: int | None, generator: object, batch: int) -> list[int]:
+    """The seed of each picture of a batch, as its choices are drawn by it: with a generator the one that it was made
+    with."""
+    several = list(generator) if isinstance(generator, list | tuple) else [generator]
+    own = [one.initial_seed() if isinstance(one, torch.Generator) else seed or 0 for one in several]
+    if len(own) == batch > 1:
+        return own
+    return [(own[0] + i) % (MAX_SEED + 1) for i in range(batch)] if own else [0] * batch
 
 
 def attention_scale(said: Mapping[str, Any] | None) -> float:

@@ -5,12 +5,12 @@ prompts or embeddings -> Text;  height, width, steps, ... -> Request;  seed, gen
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fluxone import arguments
@@ -18,27 +18,24 @@ from fluxone import pixels as px
 from fluxone.arguments import Prompts
 from fluxone.conditions import extra_of, keep_of
 from fluxone.conditions.condition import Extra, Pictures, Studio
-from fluxone.conditions.redux import by_diffusers
 from fluxone.conditions.reference import joined, size_for
 from fluxone.errors import BadRequest
 from fluxone.geometry import Resolution
-from fluxone.job import Job, packed, repeat, spread
+from fluxone.job import Job, packed
 from fluxone.lora.wearing import scales_of, wearing
 from fluxone.nn.tokens import pack
 from fluxone.pipeline import Pipeline, size_of
-from fluxone.prompts import mannered
 from fluxone.regions import mixed
 from fluxone.request import Region, Request, check_pictures
 from fluxone.sampling.noise import Source, gaussian
 from fluxone.sampling.profiles import concrete
 from fluxone.sampling.samplers import State
 from fluxone.sampling.schedule import Shift, given, remaining
+from fluxone.spoken import EMBEDS, Spoken
 from fluxone.steered import Each, Embeds, One, Steers
-from fluxone.text.encode import Text
 from fluxone.ultra import TIMES, composed, enlarged, far
 from fluxone.variants import Kind
 
-EMBEDS = ("prompt_embeds", "pooled_prompt_embeds", "negative_prompt_embeds", "negative_pooled_prompt_embeds")
 WALKED = ("then", "control_image", "ip_adapter_image")  # what else one pass alone can have
 READABLE = ("latents", "prompt_embeds")  # tensors that `callback_on_step_end` can ask for
 
@@ -54,6 +51,7 @@ class Call:
     prompt_2: Prompts
     negative_prompt: Prompts
     negative_prompt_2: Prompts
+    wildcards: str | os.PathLike[str] | None
     true_cfg_scale: float
     cfg_interval: Sequence[float]
     nag_scale: float
@@ -141,9 +139,10 @@ class Call:
         whole = self._request(pipeline)
         request = composed(whole)
         how = (request.text_tokens, request.emphasis)
-        text = self._prompted(pipeline, how, request.manner or "")
-        batch = len(text.txt) * self.num_images_per_prompt
-        away = self._away(pipeline, how, len(text.txt))
+        spoken = self.spoken()
+        batch = len(spoken.seeds)
+        text = spoken.text(pipeline, how, request.manner or "")
+        away = spoken.away(pipeline, how) if self._guided() or self.nag_scale > 1 else None
         rows, columns = grid = pipeline.grid(request)
         shape = (batch, pipeline.autoencoder.shape.latent, 2 * rows, 2 * columns)
         sources = arguments.sources(self.seed, self.generator, batch)
@@ -172,7 +171,7 @@ class Call:
             x = levels[0] * drawn + (1 - levels[0]) * picture
         extra = extra or extra_of(pipeline.variant, pictures, studio, early=False) or Extra()
         job = Job(
-            text=repeat(text, self.num_images_per_prompt),
+            text=text,
             negative=away if self._guided() else None,
             x=x,
             sigmas=levels,
@@ -197,16 +196,11 @@ class Call:
         """Whether each step has a pass with the negative prompt."""
         return self.true_cfg_scale > 1 and (self.negative_prompt, self.negative_prompt_embeds) != (None, None)
 
-    def _away(self, pipeline: Pipeline, how: tuple[int | None, str], prompts: int) -> Text | None:
-        """What to avoid, a row a picture, if anything is done with it."""
-        if not self._guided() and self.nag_scale <= 1:
-            return None
-        words: tuple[Prompts, Prompts] = (self.negative_prompt, self.negative_prompt_2)
-        embeds = self.negative_prompt_embeds, self.negative_pooled_prompt_embeds
-        if words[0] is None and embeds[0] is None:
-            words = ("", words[1])
-        text = encoded(pipeline, "negative_prompt", words, how, embeds)
-        return repeat(spread(text, prompts), self.num_images_per_prompt)
+    def spoken(self) -> Spoken:
+        """The words, and with what each picture's choices are drawn."""
+        said = Spoken(**{field.name: getattr(self, field.name) for field in fields(Spoken) if field.name != "seeds"})
+        seeds = arguments.seeds(self.seed, self.generator, said.count * self.num_images_per_prompt)
+        return replace(said, seeds=seeds)
 
     def _following(self, pipeline: Pipeline) -> Callable[[State], Job]:
         """What goes on with the latents of an edit by the next instruction, which is that of every prompt."""
@@ -258,7 +252,7 @@ class Call:
             "mask": self.mask_image,
             "control": self._control(pipeline),
             "references": self._references(pipeline) or None,
-            "image_prompts": self._spoken() or None,
+            "image_prompts": self.image_prompts,
         }
         self._check_ultra([name for name, value in given.items() if value is not None])
         check_pictures(pipeline.variant, frozenset(name for name, value in given.items() if value is not None))
@@ -276,23 +270,6 @@ class Call:
         if self.sigmas is not None or others:
             what = "noise levels of its own" if self.sigmas is not None else others[0]
             raise BadRequest(f"ultra is given with {what}", hint="make that picture first, then use it as image")
-
-    def _prompted(self, pipeline: Pipeline, how: tuple[int | None, str], manner: str) -> Text:
-        """The prompts encoded, with the image prompts after each; without any words they stand after zeros."""
-        pictures, shape = self._spoken(), pipeline.variant.shape
-        embeds = self.prompt_embeds, self.pooled_prompt_embeds
-        if pictures and self.prompt is None and self.prompt_embeds is None:
-            embeds = torch.zeros(1, how[0] or arguments.MOST_TOKENS, shape.text_dim), torch.zeros(1, shape.vec_dim)
-        text = encoded(pipeline, "prompt", (self.prompt, self.prompt_2), how, embeds, manner)
-        scales = self.prompt_embeds_scale, self.pooled_prompt_embeds_scale
-        mixing = by_diffusers(len(pictures), *scales, self.image_prompt_strength, self.image_prompt_mix)
-        return pipeline.prompting.after(text, pictures, mixing)
-
-    def _spoken(self) -> list[px.Picture]:
-        """The image prompts."""
-        given = self.image_prompts
-        several: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
-        return [] if given is None else several
 
     def _init(self, pipeline: Pipeline) -> Pictured:
         """The image to start from: it is a reference instead where the model takes those, unless it has a mask."""
@@ -344,35 +321,3 @@ def _pass_over(pictures: Pictures, studio: Studio) -> None:
     """Draw first, for nothing, a sample of what the mask leaves, as diffusers' FluxControlInpaintPipeline does."""
     assert pictures.init is not None and pictures.mask is not None, "check the pictures first"
     studio.sample(pictures.init * (1 - pictures.mask))
-
-
-def encoded(
-    pipeline: Pipeline,
-    name: str,
-    prompts: tuple[Prompts, Prompts],
-    how: tuple[int | None, str],
-    embeds: tuple[Tensor | None, Tensor | None],
-    manner: str = "",
-) -> Text:
-    """Encode prompts, or take what was encoded elsewhere."""
-    prompt, prompt_2 = prompts
-    txt, pooled = embeds
-    if txt is not None:
-        if prompt is not None or prompt_2 is not None:
-            raise BadRequest(f"{name} and {name}_embeds are both given", hint="give one of them")
-        shape = pipeline.variant.shape
-        fits = txt.ndim == 3 and txt.shape[2] == shape.text_dim
-        if not fits or pooled is None or pooled.shape != (len(txt), shape.vec_dim):
-            wanted = f"their shapes are (B, T, {shape.text_dim}) and (B, {shape.vec_dim})"
-            raise BadRequest(f"{name}_embeds and the pooled ones do not fit the model", hint=wanted)
-        return Text(txt=txt, pooled=pooled, cut=(0,) * len(txt), clip_cut=(0,) * len(txt))
-    if prompt is None:
-        raise BadRequest(f"neither {name} nor {name}_embeds is given", hint="give one of them")
-    clip = arguments.texts(prompt, name)
-    t5 = arguments.texts(prompt_2, f"{name}_2") if prompt_2 else clip
-    if len(t5) != len(clip):
-        raise BadRequest(f"{len(clip)} of {name}, but {len(t5)} of {name}_2", hint="give as many")
-    for text in (*clip, *t5):
-        Request(prompt=text)
-    t5, clip = ([mannered(text, manner) for text in texts] for texts in (t5, clip))
-    return pipeline.encode(t5, clip, *how)

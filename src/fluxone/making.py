@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from fluxone import pixels as px
 from fluxone.cache.runner import guessing
@@ -14,10 +17,10 @@ from fluxone.fitting import enduring
 from fluxone.job import Job, clock, stack
 from fluxone.lora.adapters import Adapters
 from fluxone.lora.course import along
-from fluxone.lora.wearing import differing
+from fluxone.lora.wearing import differing, wearing
 from fluxone.prompts import each
 from fluxone.request import MAX_SEED, Request, Result
-from fluxone.sampling.guidance import true_guidance
+from fluxone.sampling.guidance import Bound, true_guidance
 from fluxone.sampling.samplers import State, Step, Velocity
 from fluxone.sampling.tiles import anchored, tiled
 from fluxone.ultra import TILED
@@ -57,6 +60,49 @@ def _walked(pipeline: Pipeline, job: Job, on_step: Callable[[Step], None] | None
             on_step(step)
         x = step.x
     return x
+
+
+def leg(pipeline: Pipeline, job: Job) -> Iterator[Step]:
+    """The steps of a job's own walk."""
+    with wearing(pipeline.adapters, job.scales):
+        bounds = pipeline.bind(job)
+        with pipeline.using("transformer"), Telling(pipeline, job, bounds) as telling:
+            for step in pipeline.stride(job, guessed(pipeline, job, telling.velocities)):
+                yield step
+                if step.text is not None:
+                    telling.tell(step.text)
+
+
+class Telling:
+    """What the network is told along one walk, where the prompt's text may change on the way."""
+
+    def __init__(self, pipeline: Pipeline, job: Job, bounds: Sequence[Bound]) -> None:
+        self.pipeline, self.job, self.bounds = pipeline, job, list(bounds)
+        self._stack = ExitStack()
+        self._now: list[Velocity] = []
+
+    def __enter__(self) -> Telling:
+        rounding = self.pipeline.profile.rounding(self.pipeline.dtype)
+        self._now = self._stack.enter_context(self.pipeline.steering.at(self.job, self.bounds, rounding))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    @property
+    def velocities(self) -> list[Velocity]:
+        """Of the prompt, then of the negative one if there is one."""
+        return [partial(self._velocity, side) for side in range(len(self.bounds))]
+
+    def tell(self, text: Tensor) -> None:
+        """Go on with another text for the prompt, of the same shape; what is made of words once a walk is made anew."""
+        self._stack.close()
+        inputs = self.bounds[0].inputs
+        self.bounds[0] = replace(self.bounds[0], inputs=replace(inputs, txt=text.to(inputs.txt)))
+        self.__enter__()
+
+    def _velocity(self, side: int, x: State, sigma: float) -> State:
+        return self._now[side](x, sigma)
 
 
 def guessed(pipeline: Pipeline, job: Job, velocities: Sequence[Velocity]) -> list[Velocity]:

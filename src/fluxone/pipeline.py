@@ -32,7 +32,7 @@ from fluxone.job import Job, through
 from fluxone.lora.adapters import Adapters
 from fluxone.lora.course import by_row
 from fluxone.lora.wearing import differing, scales_of, wearing
-from fluxone.making import guessed, make, make_together, velocity_of
+from fluxone.making import leg, make, make_together, velocity_of
 from fluxone.nn.autoencoder import TILE, AutoEncoder
 from fluxone.nn.inputs import Inputs
 from fluxone.nn.taef1 import TinyDecoder
@@ -259,13 +259,7 @@ class Pipeline:
         Raises:
             BrokenModel: a step is not finite.
         """
-        yield from through(job, self._leg)
-
-    def _leg(self, job: Job) -> Iterator[Step]:
-        with wearing(self.adapters, job.scales):
-            bounds, rounding = self.bind(job), self.profile.rounding(self.dtype)
-            with self.using("transformer"), self.steering.at(job, bounds, rounding) as velocities:
-                yield from self.stride(job, guessed(self, job, velocities))
+        yield from through(job, partial(leg, self))
 
     def bind(self, job: Job) -> list[Bound]:
         """What the network is given during a walk, its modulation computed: with the prompt, then with the negative.

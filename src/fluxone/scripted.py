@@ -10,11 +10,12 @@ from torch import Tensor
 
 from fluxone import arguments
 from fluxone.arguments import Prompts
-from fluxone.call import Call, encoded
+from fluxone.call import Call
 from fluxone.errors import BadRequest
 from fluxone.job import repeat
 from fluxone.nn.autoencoder import TILE
 from fluxone.pipeline import Pipeline
+from fluxone.spoken import encoded
 
 ELSEWHERE = "say sampler= and schedule= in the call; a model's folder brings its own schedule"
 

@@ -47,6 +47,7 @@ FLOORS = {
     "fluxone.regions": 4,
     "fluxone.ultra": 4,
     "fluxone.scripted": 4,
+    "fluxone.spoken": 4,
     "fluxone.steered": 4,
     "fluxone.extent": 4,
     "fluxone.fitting": 4,

@@ -22,7 +22,7 @@ from fluxone import FluxPipeline
 from fluxone.errors import BadRequest
 from parity.conftest import TINIES, Oracle, Tiny
 from parity.equal import scatter
-from parity.test_pipeline import arguments, assert_close, start
+from parity.test_pipeline import arguments, assert_close, change_words, start
 
 Get = Callable[[str], Oracle]
 Nets = Callable[[str, str, int], tuple[FluxControlNetModel, Path]]
@@ -121,6 +121,11 @@ CASES: dict[str, tuple[str, list[str], dict[str, Any]]] = {
             "control_guidance_start": [0.0, 0.3],
             "control_guidance_end": [0.7, 1.0],
         },
+    ),
+    "words that change on the way": (
+        "dev",
+        ["plain"],
+        {"callback_on_step_end": change_words, "callback_on_step_end_tensor_inputs": ["prompt_embeds"]},
     ),
     "one union twice": (
         "odd",

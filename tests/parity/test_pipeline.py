@@ -253,6 +253,21 @@ def test_callbacks_see_and_change_the_same(oracle: Get) -> None:
         assert_close(one[2], other[2])
 
 
+def change_words(pipe: Any, step: int, timestep: torch.Tensor, tensors: dict[str, torch.Tensor]) -> Any:
+    """A callback that says something else from the second step on, and once more from the third."""
+    return {"prompt_embeds": tensors["prompt_embeds"].flip(1) * 0.7} if step < 2 else tensors
+
+
+@pytest.mark.parametrize("more", [{}, {"negative_prompt": "blur", "true_cfg_scale": 3.0, "num_images_per_prompt": 2}])
+def test_callbacks_may_change_what_is_said(oracle: Get, more: dict[str, Any]) -> None:
+    kwargs = arguments("dev", 3, 3, {"num_inference_steps": 4} | more)
+    plain = both(oracle("dev"), **kwargs)[1]
+    kwargs |= {"callback_on_step_end": change_words, "callback_on_step_end_tensor_inputs": ["prompt_embeds"]}
+    theirs, ours = both(oracle("dev"), **kwargs)
+    assert_close(theirs, ours)
+    assert np.abs(ours - plain).max() > 0.01
+
+
 def test_both_refuse_what_cannot_be(oracle: Get) -> None:
     pipe = FluxPipeline.from_pretrained(str(oracle("dev").folder))
     for kwargs in (

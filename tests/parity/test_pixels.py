@@ -52,9 +52,7 @@ def test_pictures(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", MASKS)
 def test_masks(kind: str) -> None:
-    processor = VaeImageProcessor(
-        vae_scale_factor=16, do_normalize=False, do_binarize=True, do_convert_grayscale=True
-    )
+    processor = VaeImageProcessor(vae_scale_factor=16, do_normalize=False, do_binarize=True, do_convert_grayscale=True)
     theirs = processor.preprocess(MASKS[kind], SIZE.height, SIZE.width)
     assert torch.equal((px.masks(MASKS[kind], SIZE) >= 0.5).float(), theirs)
 

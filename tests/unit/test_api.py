@@ -15,9 +15,10 @@ from PIL import Image
 from fluxone import FluxPipeline, Recipe, assemble
 from fluxone.api import FluxPipelineOutput
 from fluxone.call import Call
-from fluxone.errors import BadRequest, BrokenModel, UnknownName, UserError
+from fluxone.errors import BadFile, BadRequest, BrokenModel, UnknownName, UserError
 from fluxone.geometry import Resolution
 from fluxone.request import Region, Request
+from fluxone.text.wildcards import drawn
 from fluxone.variants import VARIANTS
 from fluxone.weights.save import save_folder
 from unit.tiny import TINY, bundle, pipeline
@@ -264,7 +265,7 @@ def test_the_parts_are_where_scripts_look_for_them(pipe: FluxPipeline) -> None:
     assert (pipe.vae_scale_factor, pipe.device, pipe.dtype) == (8, torch.device("cpu"), torch.float32)
 
 
-def test_a_callback_may_replace_latents_and_nothing_else(pipe: FluxPipeline) -> None:
+def test_a_callback_may_replace_latents(pipe: FluxPipeline) -> None:
     def answer(**tensors: torch.Tensor) -> Any:
         return lambda pipe, step, timestep, told: told | tensors
 
@@ -273,8 +274,21 @@ def test_a_callback_may_replace_latents_and_nothing_else(pipe: FluxPipeline) -> 
     assert np.array_equal(pipe(**ASKED, callback_on_step_end=lambda *_: None).images, expected)
     grey = pipe(**ASKED, callback_on_step_end=answer(latents=torch.zeros(1, 6, 16))).images
     assert not np.allclose(grey, expected, atol=1e-2)
-    with pytest.raises(BadRequest, match="only latents can be replaced"):
-        pipe(**ASKED, callback_on_step_end=answer(prompt_embeds=torch.zeros(1, 8, 24)))
+    with pytest.raises(BadRequest, match="gave back pooled, which cannot be replaced"):
+        pipe(**ASKED, callback_on_step_end=answer(pooled=torch.zeros(1, 16)))
+    with pytest.raises(BadRequest, match=r"their shape is \(1, 8, 24\)"):
+        pipe(**ASKED, callback_on_step_end=answer(prompt_embeds=torch.zeros(1, 7, 24)))
+
+
+def test_a_callback_may_change_the_words_in_place(pipe: FluxPipeline) -> None:
+    def louder(pipe: FluxPipeline, step: int, timestep: torch.Tensor, told: dict[str, torch.Tensor]) -> None:
+        told["prompt_embeds"] *= 3
+
+    inputs = ["prompt_embeds"]
+    expected = pipe(**ASKED).images
+    changed = pipe(**ASKED, callback_on_step_end=louder, callback_on_step_end_tensor_inputs=inputs).images
+    assert np.abs(changed - expected).max() > 1e-3
+    assert np.array_equal(pipe(**ASKED).images, expected), "what is kept of the prompt is what it was"
 
 
 def test_interrupting_ends_the_walk(pipe: FluxPipeline) -> None:
@@ -298,6 +312,8 @@ ALIKE: list[dict[str, Any]] = [
     {"regions": [Region(prompt="fox", mask=Image.new("L", (8, 8), 255))]},
     {"ultra": "tiled", "ultra_strength": 0.6, "height": 64, "width": 64, "num_inference_steps": 4},
     {"ultra": "whole", "height": 70, "width": 96, "nag_scale": 3.0, "negative_prompt": "blur"},
+    {"prompt": "a {red|blur} {car|fox|house}", "wildcards": "", "seed": 5},
+    {"prompt": "a red car", "negative_prompt": "{blur|snow|fox}", "wildcards": "", "true_cfg_scale": 3.0, "seed": 2},
     {"ultra": "tiled", "regions": Region(prompt="fox", mask=Image.new("L", (8, 8), 255)), "height": 64, "width": 64},
 ]
 NAMES = {
@@ -324,6 +340,25 @@ def test_the_call_draws_what_the_request_does(pipe: FluxPipeline, more: dict[str
         assert np.array_equal(np.asarray(one), np.asarray(other))
     plain = pipe(**(ASKED | {"output_type": "pil"})).images[0]
     assert images[0].size != plain.size or not np.array_equal(np.asarray(images[0]), np.asarray(plain))
+
+
+def test_choices_are_drawn_by_the_seed_of_each_picture(pipe: FluxPipeline, tmp_path: Path) -> None:
+    (tmp_path / "thing.txt").write_text("car\nfox\nhouse\nsnow\n")
+    asked = ASKED | {"prompt": ["a {red|blur} __thing__", "the __thing__"], "wildcards": tmp_path, "seed": 5}
+    asked |= {"num_images_per_prompt": 3, "num_inference_steps": 1}
+    out = pipe(**asked)
+    assert out.prompts == [drawn(asked["prompt"][i // 3], 5 + i, str(tmp_path)) for i in range(6)]
+    assert len(set(out.prompts)) > 3
+    del asked["seed"]
+    for source in (torch.Generator().manual_seed(5), [torch.Generator().manual_seed(5 + i) for i in range(6)]):
+        assert pipe(**asked, generator=source).prompts == out.prompts
+    torch.manual_seed(1)
+    one, other = pipe(**asked).prompts, pipe(**asked).prompts
+    torch.manual_seed(1)
+    assert pipe(**asked).prompts == one != other
+    with pytest.raises(BadFile, match=r"there is no file .*nothing\.txt"):
+        pipe(**(asked | {"prompt": "__nothing__"}))
+    assert pipe(**ASKED).prompts == ["a red car"]
 
 
 def test_ultra_goes_on_with_the_generator_that_is_given(pipe: FluxPipeline) -> None:

@@ -32,12 +32,14 @@ class Step:
         sigma: noise level reached.
         x: the state there; what is put here is where the walk goes on.
         clean: the picture as the model saw it during this step.
+        text: rows of text put here, as many and as long as before, are the prompt's from the next step on.
     """
 
     index: int
     sigma: float
     x: State
     clean: State
+    text: Float[Tensor, "B T D"] | None = None
 
 
 Sampler = Callable[[Velocity, State, Sequence[float], Draw], Iterator[Step]]
