@@ -21,7 +21,7 @@ fluxone serve --host 0.0.0.0 --folder state         needs a key
 def serve(
     host: str | None, port: int | None, model: tuple[str, ...], folder: str | None, config: str | None,
     new_key: str | None, drop_key: str | None, key_credits: float | None, key_rate: int | None, log: str | None,
-    quiet: bool,
+    marked: str | None, quiet: bool,
 ) -> None:  # fmt: skip
     """Serve, or make or drop a key.
 
@@ -46,10 +46,35 @@ def serve(
     if drop_key is not None:
         keys_of(settings).drop(drop_key)
         return
+    if marked is not None:
+        console.result(_looked_at(Path(marked), settings.watermark))
+        return
     console.listen(quiet=quiet)
     if not quiet:
         console.notice(f"http://{settings.host}:{settings.port} serves {', '.join(settings.models)}; Ctrl-C stops")
     run(settings, quiet=quiet)
+
+
+def _looked_at(path: Path, key: str) -> str:
+    """Whether a picture has the server's watermark, in words.
+
+    Raises:
+        BadRequest: there is no key.
+        BadFile: there is no picture.
+    """
+    from PIL import Image
+
+    from fluxone.errors import BadFile, BadRequest
+    from fluxone.serve.mark import SURE, agreement
+
+    if not key:
+        raise BadRequest("no watermark is set", hint="name the server's settings with --config")
+    try:
+        with Image.open(path) as image:
+            found = agreement(image, key)
+    except OSError as error:
+        raise BadFile(f"{path} is no picture that can be read: {error}") from error
+    return f"{'marked' if found >= SURE else 'not marked'} ({found:.1f}; {SURE:g} or more is)"
 
 
 OPTIONS: list[click.Parameter] = [
@@ -62,6 +87,7 @@ OPTIONS: list[click.Parameter] = [
     click.Option(["--key-credits"], type=float, metavar="N", help="With --new-key: pictures that it pays for."),
     click.Option(["--key-rate"], type=click.IntRange(1), metavar="N", help="With --new-key: requests a minute."),
     click.Option(["--drop-key"], metavar="NAME", help="Let an API key open nothing any more, and end."),
+    click.Option(["--marked"], metavar="IMAGE", help="Say whether a picture has the watermark of --config, and end."),
     click.Option(["--log"], metavar="HOW", help="words (default), or json: a line for every request and job."),
     click.Option(["--quiet"], is_flag=True, help="Nothing on standard error but errors."),
 ]

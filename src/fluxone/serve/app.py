@@ -27,6 +27,7 @@ from fluxone.serve.engine import DRAIN, Drawing
 from fluxone.serve.guard import Guard
 from fluxone.serve.jobs import Jobs
 from fluxone.serve.keys import Keys
+from fluxone.serve.mark import marking
 from fluxone.serve.metrics import Metrics
 from fluxone.serve.policy import Policy, words
 from fluxone.serve.sealing import seal_of
@@ -97,7 +98,8 @@ def create_app(settings: Settings, engine: Drawing, metrics: Metrics, policy: Po
         UserError: what its results are to be signed with cannot be.
         sqlalchemy.exc.SQLAlchemyError: its database is not there.
     """
-    store, traces = Store(shelf_of(settings), seal_of(settings)), traces_to(settings.traces)
+    store = Store(shelf_of(settings), seal_of(settings), marking(settings.watermark))
+    traces = traces_to(settings.traces)
     database = connect(settings.url)
     jobs = Jobs(settings, engine, database, store, policy or words(settings.blocked), metrics, traces)
     house = Serving(

@@ -35,6 +35,7 @@ class Settings:
         finetunes: id -> LoRA file, for the finetuned endpoints and the `lora` field.
         blocked: word -> the least `safety_tolerance` (0 to 6) at which it is allowed; 7 is never.
         c2pa_certificate, c2pa_key: PEM files with which results are signed as made by a model; empty signs nothing.
+        watermark: a secret of 8 characters or more, by which results are marked invisibly; empty marks nothing.
         traces: address of an OpenTelemetry collector (OTLP over HTTP) that is told of every job; empty is none.
         log: `words` tells of trouble; `json` writes an object a line, of every request and every job too.
         log_prompts: whether prompts are in them.
@@ -66,6 +67,7 @@ class Settings:
     blocked: Mapping[str, int] = field(default_factory=dict)
     c2pa_certificate: str = ""
     c2pa_key: str = ""
+    watermark: str = ""
     traces: str = ""
     log: str = "words"
     log_prompts: bool = False

@@ -20,6 +20,7 @@ from fluxone import provenance
 from fluxone.errors import CannotWrite, UnknownName
 from fluxone.provenance import Record
 from fluxone.request import PICTURES, Request
+from fluxone.serve.mark import Mark
 from fluxone.serve.sealing import Seal
 from fluxone.serve.settings import Settings
 from fluxone.serve.shelf import Away, Disk, Remote, Shelf
@@ -38,15 +39,15 @@ class Store:
 
     Args:
         place: where they lie; a folder is one.
-        seal: signs the files of results.
+        seal: signs the files of results; mark: changes their pixels before.
 
     Raises:
         CannotWrite: it cannot be made or written to.
         Away: it does not answer.
     """
 
-    def __init__(self, place: Path | Shelf, seal: Seal | None = None) -> None:
-        self.seal = seal
+    def __init__(self, place: Path | Shelf, seal: Seal | None = None, mark: Mark | None = None) -> None:
+        self.seal, self.mark = seal, mark
         self.shelf = Disk(place, FOLDERS) if isinstance(place, Path) else place
         self._secret = _secret(self.shelf)
 
@@ -93,9 +94,9 @@ class Store:
         Raises:
             CannotWrite: the disk is full, or the like.
         """
-        name = self.name(job, format_)
-        suffix = SUFFIXES[format_]
-        data = provenance.WRITERS[suffix](image.convert("RGB"), record, quality)
+        name, suffix = self.name(job, format_), SUFFIXES[format_]
+        shown = image if self.mark is None else self.mark(image)
+        data = provenance.WRITERS[suffix](shown.convert("RGB"), record, quality)
         self.shelf.write(name, data if self.seal is None else self.seal(data, TYPES[suffix]))
 
     def name(self, job: str, format_: str) -> str:
