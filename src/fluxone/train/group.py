@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+
+PATIENCE = timedelta(hours=2)  # that the others wait while the first draws pictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,7 @@ def join(device: str) -> Group:
     if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Group()
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
     return Group(rank=dist.get_rank(), world=dist.get_world_size())
 
 
@@ -56,3 +59,10 @@ def total(group: Group, value: Tensor) -> Tensor:
     if group.world > 1:
         dist.all_reduce(value)
     return value
+
+
+def agreed(group: Group, wish: bool, device: torch.device) -> bool:
+    """Whether any process wishes it: all of them are told the same, when all of them have asked."""
+    if group.world == 1:
+        return wish
+    return bool(total(group, torch.tensor(float(wish), device=device)))

@@ -262,6 +262,7 @@ OPTIMIZERS: dict[str, type[Adamw]] = {
     "schedule-free": ScheduleFree,
     "muon": Muon,
 }
+BY_NUMBER = ("adamw", "schedule-free")  # what they do to a number depends on that number alone
 # Numbers that each remembers for one that it trains, in bytes.
 BYTES = {"adamw": 8.0, "adamw8bit": 2.02, "prodigy": 16.0, "schedule-free": 8.0, "muon": 8.0}
 

@@ -19,7 +19,7 @@ PRESERVE = {
     "other": "with other prompts it stays what it was",
     "pictures": "on pictures that the base drew of other prompts it stays what it was",
 }
-CALM = ("steps", "looks", "look_steps")  # may change when a run goes on
+CALM = ("steps", "looks", "look_steps", "shard")  # may change when a run goes on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,7 @@ class Settings:
         checkpointing: whether blocks are computed twice instead of being remembered.
         hold: share of the pictures kept for measuring.
         looks: how often on the way pictures are drawn and measured, with `look_steps` steps each (0: the model's own).
+        shard: whether several processes share the weights too, each keeping some rows (FSDP2); `full` always does.
         ema: share that an average of the weights keeps each step; 0 is no average.
     """
 
@@ -70,6 +71,7 @@ class Settings:
     looks: int = 6
     look_steps: int = 0
     ema: float = 0.0
+    shard: bool = False
 
     def __post_init__(self) -> None:
         pick(KINDS, self.kind, "kind of adapter")

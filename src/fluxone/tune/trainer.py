@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from fluxone.errors import BadFile, BadRequest, BrokenModel
 from fluxone.train import checkpoint
 from fluxone.train.ema import Ema
 from fluxone.train.group import Group, average, total
+from fluxone.tune import shards
 from fluxone.tune.learner import Learner, Tally
 from fluxone.tune.optimizers import Pace, make
 from fluxone.tune.rates import FALLS, factor
@@ -55,7 +56,17 @@ class Trainer:
     ) -> None:
         self.learner, self.settings, self.folder, self.data = learner, settings, folder, data
         self.group = group or Group()
+        if settings.batch < self.group.world:
+            raise BadRequest(
+                f"a batch of {settings.batch} for {self.group.world} processes", hint="use a batch of as many at least"
+            )
+        self.shards: shards.Shards | None = None
         self.params: dict[str, nn.Parameter] = dict(learner.beside.named_parameters())
+        if self.group.world > 1 and (settings.shard or settings.kind == "full"):
+            self.shards = shards.Shards(learner.network, learner.beside, self.group, settings)
+            self.params = self.shards.rows
+            with torch.no_grad():  # the first pass tells FSDP that the network is the root
+                learner.losses(learner.material.batch(0, self.group.share(settings.batch)).to(learner.device))
         pace = Pace(rate=settings.rate, betas=settings.betas, decay=settings.decay)
         self.optimizer = make(settings.optimizer, self.params, pace)
         self.ema = Ema(self.params, settings.ema) if settings.ema else None
@@ -68,13 +79,15 @@ class Trainer:
         Raises:
             BadRequest: it is of other settings or other pictures.
         """
-        found = checkpoint.load(self.folder)
+        found = self._found()
         if found is None:
             return False
         groups, meta = found
         self._same(meta)
         try:
-            self.learner.beside.put(groups["weights"])
+            with torch.no_grad():
+                for name, p in self.params.items():
+                    p.copy_(groups["weights"][name])
             self.optimizer.load(groups["optimizer"])
             if self.ema is not None:
                 self.ema.load(groups["average"])
@@ -83,6 +96,21 @@ class Trainer:
             raise BadFile(f"{self.folder} holds another run's checkpoint: {error}", hint="delete it") from None
         self._cut_log()
         return True
+
+    def _found(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
+        """The last checkpoint, of one process or of several, as this process needs it."""
+        own, shared = checkpoint.load(self.folder), shards.pointer_of(self.folder)
+        if shared is not None and (own is None or shared["meta"]["step"] >= own[1]["step"]):
+            if self.shards is None:
+                return shards.read(self.folder)
+            self._same(shared["meta"])
+            groups = self._groups()
+            meta = self.shards.load(self.folder, groups)
+            return None if meta is None else ({name: dict(rows) for name, rows in groups.items()}, meta)
+        if own is None or self.shards is None:
+            return own
+        spread = self.shards.spread
+        return {g: {name: spread(name, value) for name, value in rows.items()} for g, rows in own[0].items()}, own[1]
 
     def _same(self, meta: Mapping[str, Any]) -> None:
         other = self.settings.differing(meta.get("settings", {}))
@@ -95,17 +123,24 @@ class Trainer:
             raise BadRequest(f"{self.folder} holds a run on other pictures", hint="use another folder, or --fresh")
 
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all. Only the first process does."""
-        if not self.group.first:
+        """Write the checkpoint, whole or not at all. The first process does; where weights are shared, all of them."""
+        meta = {"step": self.step, "settings": self.settings.told(), "data": self.data, "notes": self.notes}
+        if self.shards is not None:
+            self.shards.save(self.folder, self._groups(), meta)
             return
+        if self.group.first:
+            checkpoint.save(self.folder, self._groups(), meta)
+            shards.forget(self.folder)
+
+    def _groups(self) -> dict[str, Mapping[str, Tensor]]:
+        """All that a run goes on from."""
         groups: dict[str, Mapping[str, Tensor]] = {
             "weights": {name: p.detach() for name, p in self.params.items()},
             "optimizer": self.optimizer.state(),
         }
         if self.ema is not None:
             groups["average"] = self.ema.average
-        meta = {"step": self.step, "settings": self.settings.told(), "data": self.data, "notes": self.notes}
-        checkpoint.save(self.folder, groups, meta)
+        return groups
 
     def advance(self) -> Tick:
         """One step.
@@ -117,8 +152,7 @@ class Trainer:
         mine = self.group.share(settings.batch)
         for part in parts(mine, settings.micro or settings.batch):
             self.learner.backward(self.step, part, tally)
-        average(self.group, self.params.values(), 1.0)
-        norm = float(nn.utils.clip_grad_norm_(list(self.params.values()), settings.clip))
+        norm = self._gathered()
         loss = self._mean(tally)
         if not (math.isfinite(norm) and math.isfinite(loss)):
             self._dump(loss, norm)
@@ -133,9 +167,23 @@ class Trainer:
         self._log(tally, loss, norm, seconds)
         return Tick(step=self.step, loss=loss, seconds=seconds)
 
+    def _gathered(self) -> float:
+        """Add up the gradients of all processes, and shorten them; how long they were."""
+        if self.shards is not None:
+            self.shards.collect()
+            return self.shards.clip(self.settings.clip)
+        average(self.group, self.params.values(), 1.0)
+        return float(nn.utils.clip_grad_norm_(list(self.params.values()), self.settings.clip))
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """A context in which this process has the whole network; all processes must enter it."""
+        with self.shards.whole() if self.shards is not None else nullcontext():
+            yield
+
     def _mean(self, tally: Tally) -> float:
         """The loss of the whole batch, over all processes."""
-        sums = torch.tensor([tally.flow, float(tally.count)], dtype=torch.float64)
+        sums = torch.tensor([tally.flow, float(tally.count)], dtype=torch.float64, device=self.learner.device)
         total(self.group, sums)
         return float(sums[0] / sums[1].clamp(min=1))
 

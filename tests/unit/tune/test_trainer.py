@@ -12,6 +12,7 @@ from torch import multiprocessing as mp
 from fluxone.errors import BadRequest, BrokenModel
 from fluxone.train import checkpoint
 from fluxone.train.group import Group
+from fluxone.tune import shards
 from fluxone.tune.kinds import KINDS
 from fluxone.tune.learner import Tally
 from fluxone.tune.optimizers import OPTIMIZERS
@@ -141,33 +142,75 @@ def test_preserving_asks_for_the_base(tmp_path: Path) -> None:
     assert rows[0]["kept"] == 0 and rows[-1]["kept"] > 0
 
 
-def one_of_two(rank: int, place: Path, out: Path, results: Path) -> None:
-    """What each of two processes does."""
-    import os
+ALONE = {"batch": 5}
+SHARED = {"batch": 4, "micro": 1, "kind": "full", "ema": 0.9, "preserve": "blank"}
 
-    from torch import distributed as dist
 
+def one_of_two(rank: int, place: Path, out: Path) -> None:
+    """What each of two processes does: gradients shared for an adapter; weights too for a full fine-tune."""
     torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29517"}
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    chosen = made.settings(batch=5)
-    run = made.trainer(
-        pipeline(out / f"words{rank}"), place, out / str(rank), chosen, group=Group(rank=rank, world=2)
-    )
+    group = Group(rank=rank, world=2)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{out}/met", rank=rank, world_size=2)
+    run = made.trainer(pipeline(out / f"words{rank}"), place, out / str(rank), made.settings(**ALONE), group=group)
     losses = [run.advance().loss for _ in range(3)]
-    torch.save((losses, weights(run)), results / f"{rank}.pt")
-    dist.destroy_process_group()
+    torch.save((losses, weights(run)), out / f"{rank}.pt")
+
+    chosen = made.settings(**SHARED)
+    run = made.trainer(pipeline(out / f"words{rank}"), place, out / "shared", chosen, group=group)
+    losses = [run.advance().loss for _ in range(2)]
+    run.save()
+    run.save()  # beside the one before, which stays until it is whole
+    losses += [run.advance().loss for _ in range(2)]
+    with run.averaged(), run.whole():
+        looked = weights_of(run.learner.beside)
+        velocity = run.learner.velocity(run.learner.material.batch(0, slice(0, 2))).detach()
+    losses.append(run.advance().loss)
+    again = made.trainer(pipeline(out / f"again{rank}"), place, out / "shared", chosen, group=group)
+    assert again.resume() and again.step == 2
+    for loss in losses[2:]:
+        assert again.advance().loss == loss
+    assert all(torch.equal(again.params[name], row) for name, row in run.params.items())
+    torch.save((losses, looked, velocity), out / f"shared{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def weights_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in module.named_parameters()}
 
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
     place = made.pictures(tmp_path / "pictures", 5)
-    mp.spawn(one_of_two, args=(place, tmp_path, tmp_path), nprocs=2)  # type: ignore[attr-defined]
-    alone = made.trainer(pipeline(tmp_path / "words"), place, tmp_path / "alone", made.settings(batch=5))
+    mp.spawn(one_of_two, args=(place, tmp_path), nprocs=2)  # type: ignore[attr-defined]
+    alone = made.trainer(pipeline(tmp_path / "words"), place, tmp_path / "alone", made.settings(**ALONE))
     losses = [alone.advance().loss for _ in range(3)]
+    full = made.trainer(pipeline(tmp_path / "words"), place, tmp_path / "full", made.settings(**SHARED))
+    full_losses = [full.advance().loss for _ in range(4)]
+    with full.averaged():
+        averaged = weights(full)
+        velocity = full.learner.velocity(full.learner.material.batch(0, slice(0, 2))).detach()
+    full_losses.append(full.advance().loss)
     for rank in (0, 1):
         told, learnt = torch.load(tmp_path / f"{rank}.pt")
         assert told == pytest.approx(losses, rel=1e-5)
-        for name, value in weights(alone).items():
-            # Adam's first steps are as long whatever the gradient: where that is 0 but for rounding, they may differ.
-            assert (learnt[name] - value).abs().mean() < 1e-5
+        # Adam's first steps are as long whatever the gradient: where that is 0 but for rounding, they may differ.
+        assert all((learnt[name] - value).abs().mean() < 1e-5 for name, value in weights(alone).items())
+        told, looked, drawn = torch.load(tmp_path / f"shared{rank}.pt")
+        assert told == pytest.approx(full_losses, rel=1e-5)
+        assert all((looked[name] - value).abs().mean() < 1e-5 for name, value in averaged.items())
+        assert (drawn - velocity).abs().mean() < 1e-4
+    one = made.trainer(pipeline(tmp_path / "words"), place, tmp_path / "shared", made.settings(**SHARED))
+    assert one.resume() and one.step == 2, "one process goes on with what two have left"
+    assert [one.advance().loss for _ in range(3)] == pytest.approx(full_losses[2:], rel=1e-5)
+    one.save()
+    assert not list((tmp_path / "shared" / "state").glob("shards*"))
+
+
+def test_what_cannot_be_shared_is_told(tmp_path: Path) -> None:
+    place = made.pictures(tmp_path / "pictures", 3)
+    run = made.trainer(pipeline(tmp_path / "words"), place, tmp_path, made.settings())
+    with pytest.raises(BadRequest, match="a batch of 4 for 8 processes"):
+        Trainer(run.learner, run.settings, tmp_path, data="", group=Group(rank=0, world=8))
+    for given, said in (({"optimizer": "muon"}, "more than single"), ({"batch": 5}, "as much for each")):
+        with pytest.raises(BadRequest, match=said):
+            shards.check(Group(rank=0, world=2), made.settings(**given))
