@@ -29,7 +29,8 @@ from fluxone.serve.jobs import Jobs
 from fluxone.serve.keys import Keys
 from fluxone.serve.mark import marking
 from fluxone.serve.metrics import Metrics
-from fluxone.serve.policy import Policy, words
+from fluxone.serve.moderation import policy_of
+from fluxone.serve.policy import Policy
 from fluxone.serve.sealing import seal_of
 from fluxone.serve.serving import Serving
 from fluxone.serve.settings import MEGABYTE, Settings
@@ -101,7 +102,7 @@ def create_app(settings: Settings, engine: Drawing, metrics: Metrics, policy: Po
     store = Store(shelf_of(settings), seal_of(settings), marking(settings.watermark))
     traces = traces_to(settings.traces)
     database = connect(settings.url)
-    jobs = Jobs(settings, engine, database, store, policy or words(settings.blocked), metrics, traces)
+    jobs = Jobs(settings, engine, database, store, policy or policy_of(settings), metrics, traces)
     house = Serving(
         settings=settings, engine=engine, database=database, jobs=jobs, keys=Keys(database), metrics=metrics
     )

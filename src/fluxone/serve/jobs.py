@@ -332,7 +332,11 @@ class Jobs:
             known = isinstance(task.error, FluxoneError)
             words = str(task.error) if known else "the server failed to draw it; its log says why"
             return self._settle(row, ERROR, words)
-        if reasons := self.policy.picture(task.drawn.image, row["tolerance"]):
+        try:
+            reasons = self.policy.picture(task.drawn.image, row["tolerance"])
+        except FluxoneError as error:  # what cannot be looked at is not shown
+            return self._settle(row, ERROR, str(error))
+        if reasons:
             return self._settle(row, SHOWN, None, details={"Moderation Reasons": reasons})
         began = time.monotonic()
         try:

@@ -1,4 +1,4 @@
-"""What may not be asked for or shown, as two functions; a row each in `POLICIES`.
+"""What may not be asked for or shown, as two functions; a row each in `POLICIES` of moderation.py.
 
     prompt, tolerance  -> reasons        picture, tolerance -> reasons        no reasons: it may
 """

@@ -34,6 +34,8 @@ class Settings:
         endpoints: name of a BFL endpoint (`flux-dev`) -> name of a model, where the server should not choose.
         finetunes: id -> LoRA file, for the finetuned endpoints and the `lora` field.
         blocked: word -> the least `safety_tolerance` (0 to 6) at which it is allowed; 7 is never.
+        classifier: folder of a model that looks at every result; empty is none. withheld: label -> share, from which a
+            picture is withheld at a `safety_tolerance` of 2.
         c2pa_certificate, c2pa_key: PEM files with which results are signed as made by a model; empty signs nothing.
         watermark: a secret of 8 characters or more, by which results are marked invisibly; empty marks nothing.
         traces: address of an OpenTelemetry collector (OTLP over HTTP) that is told of every job; empty is none.
@@ -65,6 +67,8 @@ class Settings:
     endpoints: Mapping[str, str] = field(default_factory=dict)
     finetunes: Mapping[str, str] = field(default_factory=dict)
     blocked: Mapping[str, int] = field(default_factory=dict)
+    classifier: str = ""
+    withheld: Mapping[str, float] = field(default_factory=dict)
     c2pa_certificate: str = ""
     c2pa_key: str = ""
     watermark: str = ""
@@ -131,7 +135,7 @@ def read(path: Path, *, base: Settings | None = None) -> Settings:
         told[name] = tuple(value) if isinstance(value, list) else value
     if "folder" in told:
         told["folder"] = path.parent / told["folder"]
-    for name in ("c2pa_certificate", "c2pa_key"):
+    for name in ("c2pa_certificate", "c2pa_key", "classifier"):
         if told.get(name):
             told[name] = _beside(path, told[name])
     if "finetunes" in told:
