@@ -28,7 +28,7 @@ SINGLE = "ForImageClassification"  # how such classes end in transformers
 Shares = Callable[["Image"], Mapping[str, float]]
 
 
-def looks(folder: str, withheld: Mapping[str, float]) -> Policy:
+def looks(folder: str, withheld: Mapping[str, object]) -> Policy:
     """A policy that withholds pictures in which a classifier finds a label, by the share from which it does.
 
     Raises:
@@ -40,15 +40,17 @@ def looks(folder: str, withheld: Mapping[str, float]) -> Policy:
         return Policy()
     if not withheld:
         raise BadRequest("a classifier without labels withholds nothing", hint="say label = share in [withheld]")
+    limits: dict[str, float] = {}
     for label, limit in withheld.items():
         if not isinstance(limit, int | float) or not 0 < limit < 1:
             raise BadRequest(f"the share of {label!r} is {limit!r}", hint="use more than 0 and less than 1")
+        limits[label] = limit
     shares = _loaded(Path(folder).expanduser(), tuple(withheld))
 
     def picture(image: Image, tolerance: int) -> list[str]:
         found = shares(image.convert("RGB"))
         leeway = LEEWAY[min(max(tolerance, 0), len(LEEWAY) - 1)]
-        return [label for label, limit in withheld.items() if found[label] >= min(limit * leeway, MOST)]
+        return [label for label, limit in limits.items() if found[label] >= min(limit * leeway, MOST)]
 
     return Policy(picture=picture)
 
