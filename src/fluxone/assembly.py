@@ -11,7 +11,9 @@ its place here: splitting over devices after quantizing, and the trunk's runner 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -37,6 +39,7 @@ from fluxone.text.tokenizers import load_tokenizer
 from fluxone.variants import Kind, Variant
 from fluxone.weights.additions import inside, on_base, redux_of
 from fluxone.weights.load import Bundle, load_bundle
+from fluxone.weights.redux import Redux
 
 
 def assemble(source: Variant | str, recipe: Recipe | None = None, *, variant: str | None = None) -> Pipeline:
@@ -109,13 +112,17 @@ def _with_files(row: Variant, found: Variant) -> Variant:
 
 
 def _with_redux(bundle: Bundle, recipe: Recipe) -> Bundle:
-    """The model with what the recipe asks for; without, it takes no image prompts, whatever its row says."""
-    redux = redux_of(recipe, bundle.variant, recipe.dtype or "float32")
+    """The model with the Redux that the recipe asks for, or with a way to the one that lies with it, loaded when it is
+    first used; without, it takes no image prompts, whatever its row says."""
+    load = redux_of(recipe, bundle.variant, bundle.place)
     takes = tuple(kind for kind in bundle.variant.takes if kind is not Kind.PROMPT)
-    if redux is None:
+    if load is None:
         return replace(bundle, variant=replace(bundle.variant, takes=takes))
-    row = replace(bundle.variant, takes=(*takes, Kind.PROMPT))
-    return replace(bundle, variant=row, redux=redux, hashes={**bundle.hashes, **redux.hashes})
+    bundle = replace(bundle, variant=replace(bundle.variant, takes=(*takes, Kind.PROMPT)))
+    if recipe.redux is None:
+        return replace(bundle, redux_near=load)
+    redux = load()
+    return replace(bundle, redux=redux, hashes={**bundle.hashes, **redux.hashes})
 
 
 def connect(bundle: Bundle, recipe: Recipe) -> Pipeline:
@@ -131,7 +138,19 @@ def connect(bundle: Bundle, recipe: Recipe) -> Pipeline:
     }
     device = torch.device(recipe.device or "cpu")
     offload = Offload(parts, device, recipe.offload, streamed=("transformer", "modulators", "text", "image"))
-    return Pipeline(bundle, recipe, text, offload)
+    pipeline = Pipeline(bundle, recipe, text, offload)
+    if bundle.redux_near is not None:
+        pipeline.prompting.load = partial(_bring_redux, pipeline, bundle.redux_near)
+    return pipeline
+
+
+def _bring_redux(pipeline: Pipeline, load: Callable[[], Redux]) -> Redux:
+    """Load a Redux as a part of the pipeline."""
+    redux = load()
+    pipeline.bundle.hashes.update(redux.hashes)
+    pipeline.on_device.drop("image")
+    pipeline.on_device.add("image", [redux.encoder, redux.embedder], streamed=True)
+    return redux
 
 
 def settle(recipe: Recipe) -> Recipe:

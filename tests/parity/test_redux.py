@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import SiglipImageProcessor, SiglipVisionConfig, SiglipVisionModel
 
 from fluxone import FluxPipeline
+from fluxone.errors import BadRequest
 from fluxone.nn.siglip import SiglipEncoder
 from fluxone.shapes import SiglipShape
 from parity.conftest import TINIES, Oracle
@@ -195,3 +197,42 @@ def test_a_file_of_its_own_with_its_encoder_near(
     file = str(tmp_path / "style_models" / "flux1-redux-dev.safetensors")
     apart = FluxPipeline.from_pretrained(str(oracle("dev").folder), redux=file, torch_dtype=torch.float32, device="cpu")
     assert np.array_equal(apart(**kwargs).images, whole)
+
+
+def test_it_is_found_where_it_lies_and_loaded_when_a_picture_speaks(
+    oracle: Get, prior: Callable[[str], Prior], load: Load, tmp_path: Path
+) -> None:
+    kwargs = arguments("dev", 3, 3, {"seed": 1})
+    spoken = kwargs | {"image_prompts": [start(50, 37)]}
+    plain, whole = load("dev")(**kwargs).images, load("dev")(**spoken).images
+    model, redux = oracle("dev").folder, prior("dev").folder
+    beside, inside, below = (tmp_path / name for name in ("beside", "inside", "below"))
+    for folder in (beside / "model", inside, below):
+        folder.parent.mkdir(exist_ok=True)
+        shutil.copytree(model, folder)
+    (beside / "a-file-of-no-use.safetensors").touch()
+    (beside / "broken-redux").mkdir()
+    (beside / "broken-redux" / "model_index.json").write_text("{")
+    shutil.copytree(redux, beside / "redux")
+    shutil.copytree(redux, below / "redux")
+    for part in ("image_embedder", "image_encoder", "feature_extractor"):
+        shutil.copytree(redux / part, inside / part)
+    for place in (beside / "model", beside / "redux", inside, below):
+        pipe = FluxPipeline.from_pretrained(place, torch_dtype=torch.float32, device="cpu")
+        alone = pipe(**kwargs).images
+        if place != beside / "redux":  # whose own row has other defaults for what is not said
+            assert np.array_equal(alone, plain) and pipe.pipeline.prompting.redux is None
+        assert np.array_equal(pipe(**spoken).images, whole)
+        assert {"redux", "image encoder"} <= pipe.pipeline.hashes.keys()
+        pipe.enable_sequential_cpu_offload()
+        assert np.array_equal(pipe(**spoken).images, whole)
+
+
+def test_a_redux_for_another_model_is_not_found(oracle: Get, prior: Callable[[str], Prior], tmp_path: Path) -> None:
+    widths = {name: TINIES[name].text for name in TINIES}
+    other = next(name for name in widths if widths[name] != widths["dev"])
+    shutil.copytree(oracle(other).folder, tmp_path / "model")
+    shutil.copytree(prior("dev").folder, tmp_path / "redux")
+    pipe = FluxPipeline.from_pretrained(tmp_path / "model", torch_dtype=torch.float32, device="cpu")
+    with pytest.raises(BadRequest, match="takes no image prompt"):
+        pipe("a fox", image_prompts=[start(50, 37)])

@@ -64,10 +64,14 @@ class Prompting:
 
     Args:
         using: part's name -> a context in which it can compute.
+
+    Attributes:
+        load: brings a Redux when it is first needed, where there is one that is not loaded yet.
     """
 
     def __init__(self, redux: Redux | None, using: Callable[[str], AbstractContextManager[None]]) -> None:
         self.redux, self.using = redux, using
+        self.load: Callable[[], Redux] | None = None
 
     def of(self, request: Request, text: Text) -> Text:
         """The text of a request with its image prompts after it."""
@@ -77,7 +81,9 @@ class Prompting:
         """The text with the pictures after it; itself if there are none."""
         if not pictures:
             return text
-        assert self.redux is not None, "check the pictures first"
+        if self.redux is None:
+            assert self.load is not None, "check the pictures first"
+            self.redux = self.load()
         with self.using("image"), torch.inference_mode():
             weight = self.redux.embedder.redux_up.weight  # tells where and in what type it computes
             pixels = torch.cat([taken_in(picture, self.redux.intake) for picture in pictures])

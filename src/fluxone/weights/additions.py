@@ -1,6 +1,7 @@
 """Rows and files that are no model, but add to one: Redux, and LoRAs with a row of their own.
 
-    "redux", its folder or file  -->  the base model, the row, and a recipe that has it as `redux`
+    "redux", its folder or file  -->  the base model, the row, and a recipe that has it as `redux`: of a folder or file
+                                      the model that lies with it, or else its row's
     "depth-lora"                 -->  the base model, the row, and a recipe that has it among its adapters
     "mini-depth"                 -->  the base model and the row; its file, which is small and inside the package, is
                                       merged into the weights (`lora.joining`), so that it is there for good
@@ -8,14 +9,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from fluxone.errors import BadWeights
+from fluxone.errors import BadWeights, FluxoneError
 from fluxone.recipe import Recipe
 from fluxone.variants import VARIANTS, Kind, Variant
+from fluxone.weights.keymap import TRANSFORMER
 from fluxone.weights.load import resolve
-from fluxone.weights.redux import Redux, is_redux, load_redux, text_width
+from fluxone.weights.locate import INDEX
+from fluxone.weights.parts import FOLDERS
+from fluxone.weights.redux import Redux, around, is_redux, load_redux, near, text_width
+from fluxone.weights.safetensors import read_json
 
 
 def on_base(source: str, variant: str | None, recipe: Recipe) -> tuple[str, str | None, Recipe]:
@@ -30,6 +37,9 @@ def on_base(source: str, variant: str | None, recipe: Recipe) -> tuple[str, str 
     row = VARIANTS.get(source) or next((row for row in VARIANTS.values() if row.base and row.repo == source), None)
     path = Path(source).expanduser()
     if row is None and path.exists() and is_redux(path):
+        if (beside := _model_near(path)) is not None:
+            defaults = next(row.name for row in VARIANTS.values() if row.base and Kind.PROMPT in row.takes)
+            return str(beside), variant or defaults, replace(recipe, redux=recipe.redux or source)
         row = replace(_made_for(path), repo=source, assets="")
     if row is None or not row.base:
         return source, variant, recipe
@@ -48,19 +58,39 @@ def inside(source: str) -> Variant | None:
     return row if row is not None and row.lora and row.assets else None
 
 
-def redux_of(recipe: Recipe, variant: Variant, dtype: str) -> Redux | None:
-    """What the recipe asks for, loaded; None if it asks for none.
+def redux_of(recipe: Recipe, variant: Variant, place: Path | None) -> Callable[[], Redux] | None:
+    """What loads the Redux that the recipe asks for, or else the one that lies with the model; None if there is none.
+
+    Args:
+        place: the model's folder or file.
 
     Raises:
-        UserError: it cannot be found, fetched, read or completed, or is for another model.
+        UserError: what is asked for cannot be found or fetched. Loading it: it cannot be read or completed, or is for
+            another model.
     """
-    if recipe.redux is None:
+    if recipe.redux is not None:
+        _, path = resolve(recipe.redux, token=recipe.token)
+    elif place is not None and (found := near(place, variant.shape.text_dim)) is not None:
+        path = found
+    else:
         return None
-    import torch
-
-    _, path = resolve(recipe.redux, token=recipe.token)
     encoder = None if recipe.siglip is None else Path(recipe.siglip).expanduser()
-    return load_redux(path, variant.shape, getattr(torch, dtype), encoder=encoder)
+    return partial(load_redux, path, variant.shape, recipe.dtype or "float32", encoder=encoder)
+
+
+def _model_near(path: Path) -> Path | None:
+    """The one model that lies in a Redux's folder, or in or beside it, and fits it."""
+    width = text_width(path)
+    places = [path, *around(path)]
+    fitting = [place for place in places if (place / INDEX).is_file() and _reads(place, width)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _reads(place: Path, width: int) -> bool:
+    try:
+        return read_json(place / FOLDERS[TRANSFORMER] / "config.json").get("joint_attention_dim") == width
+    except FluxoneError:
+        return False
 
 
 def _made_for(path: Path) -> Variant:

@@ -49,8 +49,8 @@ class Bundle:
         variant: the row whose conditions and defaults apply, with the files' own shape and schedule.
         t5_tokenizer, clip_tokenizer: folders that `text.tokenizers.load_tokenizer` reads.
         hashes: part -> fingerprint of its files.
-        source: what was asked for.
-        redux: what makes words of pictures, if it is there.
+        source: what was asked for, and `place`, where that is.
+        redux: what makes words of pictures, if it is there; and `redux_near` loads the one that lies with the model.
     """
 
     variant: Variant
@@ -62,7 +62,9 @@ class Bundle:
     clip_tokenizer: Path | None
     hashes: dict[str, str] = field(default_factory=dict)
     source: str = ""
+    place: Path | None = None
     redux: Redux | None = None
+    redux_near: Callable[[], Redux] | None = None
 
 
 Prepare = Callable[[nn.Module, Part], None]
@@ -137,6 +139,7 @@ def load_bundle(
         clip_tokenizer=found.tokenizers.get(CLIP),
         hashes={name: fingerprint(part.headers) for name, part in parts.items()},
         source=source,
+        place=path,
     )
 
 

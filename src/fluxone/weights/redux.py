@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from fluxone.errors import BadFile, BadWeights, MissingParts
+from fluxone.errors import BadFile, BadWeights, FluxoneError, MissingParts
 from fluxone.nn.siglip import ReduxEmbedder, SiglipEncoder
 from fluxone.shapes import FluxShape, Intake, ReduxShape, SiglipShape
 from fluxone.weights import configs, sizes
@@ -46,7 +46,7 @@ class Redux:
     hashes: dict[str, str]
 
 
-def load_redux(path: Path, flux: FluxShape, dtype: torch.dtype, *, encoder: Path | None = None) -> Redux:
+def load_redux(path: Path, flux: FluxShape, dtype: torch.dtype | str, *, encoder: Path | None = None) -> Redux:
     """Load Redux for a transformer.
 
     Args:
@@ -58,6 +58,7 @@ def load_redux(path: Path, flux: FluxShape, dtype: torch.dtype, *, encoder: Path
         BadWeights: it is something else, or its parts, or it and the transformer, do not belong together.
         MissingParts: there is no picture encoder.
     """
+    dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     own = path / EMBEDDER if (path / EMBEDDER).is_dir() else path
     part = open_beside(own, REDUX)
     shapes = shapes_in(part)
@@ -91,6 +92,35 @@ def is_redux(path: Path) -> bool:
     if path.is_dir():
         return (path / INDEX).is_file() and read_json(path / INDEX).get("_class_name") == CLASS
     return path.suffix == ".safetensors" and "redux_up.weight" in merge(read_headers(path))
+
+
+def near(place: Path, width: int) -> Path | None:
+    """The Redux that lies with a model and fits it: in its folder, in a folder of that, or beside it.
+
+    Args:
+        place: the model's folder or file.
+        width: channels of its text.
+    """
+    for path in (place, *around(place)):
+        named = "redux" in path.name.lower() if path.is_file() else path != place or (path / EMBEDDER).is_dir()
+        try:
+            if named and (is_redux(path) or (path / EMBEDDER).is_dir()) and text_width(path) == width:
+                return path
+        except FluxoneError:
+            continue  # whatever it is, nobody has asked for it
+    return None
+
+
+def around(place: Path) -> list[Path]:
+    """What lies in a folder, and then beside it; beside a file, and in ComfyUI's folder for such files."""
+    places = (place, place.parent) if place.is_dir() else (place.parent, place.parent.parent / "style_models")
+    found: list[Path] = []
+    for folder in places:
+        try:
+            found += sorted(path for path in folder.iterdir() if path != place)
+        except OSError:
+            continue
+    return found
 
 
 def text_width(path: Path) -> int:
