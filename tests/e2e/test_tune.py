@@ -131,6 +131,23 @@ def test_killed_it_goes_on_and_ends_equal(
 
 
 @pytest.mark.slow
+def test_torchrun_shares_a_full_fine_tune(
+    tiny: Path, pictures: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """Two processes, each with half of the weights: the first draws, measures, writes and proves."""
+    short = (*SHORT, "--kind", "full", "--set", "looks=1")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "fluxone"]
+    line = ["train", "character", str(pictures), "--model", str(tiny), "--name", "zuri", *short, "-o", "out"]
+    done = subprocess.run(
+        [sys.executable, *torchrun, *line], env=environment, cwd=tmp_path, text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["out/zuri.safetensors", "out/zuri-kohya.safetensors", "out/report.html"]
+    assert list((tmp_path / "out" / "state").glob("shards-*/*.distcp")), "the rows of each process"
+    assert "the same pictures as in training" in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
+@pytest.mark.slow
 def test_captions_that_are_mixed_up_are_found(tmp_path: Path) -> None:
     """The mini reads along: two captions changed places."""
     from fluxone import storybook

@@ -141,6 +141,10 @@ class Beside(nn.Module):
             for key, one in self._each().items():
                 one.strength = before[key]
 
+    def values(self) -> dict[str, Tensor]:
+        """What is learnt, by name, in memory of its own."""
+        return {name: p.detach().clone() for name, p in self.named_parameters()}
+
     @torch.no_grad()
     def put(self, values: Mapping[str, Tensor]) -> None:
         """Take the values of `state_dict` back."""

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
-from torch.distributed.checkpoint import FileSystemReader
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
@@ -61,7 +63,7 @@ class Shards:
             part.set_gradient_divide_factor(1.0)  # each sample's loss is its share of the whole batch already
             part.set_force_sum_reduction_for_comms(True)
         self.params: dict[str, DTensor] = dict(beside.named_parameters())  # type: ignore[arg-type]
-        self.rows = {name: nn.Parameter(p.detach().to_local()) for name, p in self.params.items()}
+        self.rows = {name: nn.Parameter(_local(p)) for name, p in self.params.items()}
 
     def collect(self) -> None:
         """Move the gradients to the rows."""
@@ -91,7 +93,9 @@ class Shards:
         finally:
             for part in parts:
                 part.reshard()
-                part.set_reshard_after_forward(part is not self.network, recurse=False)
+                part.set_reshard_after_forward(True, recurse=False)
+            root: nn.Module = self.network
+            root.set_reshard_after_forward(False, recurse=False)  # type: ignore[operator]
 
     def save(self, folder: Path, groups: Groups, meta: Mapping[str, Any]) -> None:
         """Write the rows of all processes; the checkpoint before stays until all of them are on disk.
@@ -104,7 +108,7 @@ class Shards:
         place = folder / name
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            dcp.save(self._spread(groups), checkpoint_id=place)
+            save(self._spread(groups), checkpoint_id=place)
             if self.group.first:
                 part = pointer.with_suffix(".part")
                 part.write_text(json.dumps({"folder": name, "meta": meta}), encoding="utf-8")
@@ -112,7 +116,7 @@ class Shards:
                 for old in folder.glob("shards-*"):
                     if old != place:
                         shutil.rmtree(old, ignore_errors=True)
-        except (OSError, dcp.CheckpointException) as error:
+        except (OSError, CheckpointException) as error:
             raise CannotWrite(f"cannot save {place}: {error}", hint="free space or choose another folder") from error
         agreed(self.group, True, self.mesh_device)
 
@@ -134,7 +138,7 @@ class Shards:
         told = pointer_of(folder)
         if told is None:
             return None
-        dcp.load(self._spread(groups), checkpoint_id=folder / told["folder"])
+        load(self._spread(groups), checkpoint_id=folder / told["folder"])
         found: dict[str, Any] = told["meta"]
         return found
 
@@ -160,6 +164,12 @@ class Shards:
         return found
 
 
+def _local(param: DTensor) -> Tensor:
+    """The rows themselves, not a copy."""
+    rows: Tensor = param.to_local()
+    return rows.detach()
+
+
 def read(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
     """A checkpoint of several processes as one has it; None if there is none.
 
@@ -173,8 +183,8 @@ def read(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | 
     try:
         rows = FileSystemReader(place).read_metadata().state_dict_metadata
         flat = {key: torch.empty(row.size, dtype=row.properties.dtype) for key, row in rows.items()}  # type: ignore[union-attr]
-        dcp.load(flat, checkpoint_id=place, no_dist=True)
-    except (OSError, AttributeError, dcp.CheckpointException) as error:
+        load(flat, checkpoint_id=place, no_dist=True)
+    except (OSError, AttributeError, CheckpointException) as error:
         raise BadFile(f"{place} is not a whole checkpoint: {error}", hint="delete it to start anew") from error
     groups: dict[str, dict[str, Tensor]] = {}
     for key, value in flat.items():

@@ -17,7 +17,7 @@ from fluxone.errors import BadFile
 from fluxone.geometry import Resolution
 from fluxone.request import Request
 from fluxone.train import checkpoint
-from fluxone.train.group import Group
+from fluxone.train.group import Group, agreed
 from fluxone.tune.agree import disagreements
 from fluxone.tune.beside import Beside
 from fluxone.tune.cache import Cache
@@ -71,42 +71,24 @@ def carry_out(plan: Plan, told: Told | None = None, group: Group | None = None) 
         CannotWrite: the disk is full, or the folder is not writable.
         BadRequest: the folder holds another run.
     """
-    from fluxone.tune.report import write_report
-
     told = told or Told()
     wish, out = plan.wish, plan.wish.out
-    if wish.fresh:
+    group = group or Group()
+    if wish.fresh and group.first:
         _clear(out)
     out.mkdir(parents=True, exist_ok=True)
-    run = Run(plan, told, group or Group())
+    agreed(group, True, plan.pipeline.on_device.device)  # nobody reads what is being cleared
+    run = Run(plan, told, group)
     run.train()
-    if not run.trainer.group.first:
-        return None
-    looks = run.tried()
-    choice = choose(looks, LIMITS[wish.what])
-    told.line(f"chosen: step {choice.look.step} at strength {choice.look.strength:g}: {choice.reason}")
-    written, proof = run.finish(choice)
-    outcome = Outcome(
-        plan=plan,
-        choice=choice,
-        looks=tuple(looks),
-        written=tuple(written),
-        proof=proof,
-        prompts=run.looker.prompts,
-        seconds=float(run.trainer.notes.get("seconds", 0.0)),
-        told=run.looker.subject.told,
-        notes=tuple(run.trainer.notes["looks"]),
-        findings=(*plan.findings, *run.disagreeing()),
-    )
-    write_report(outcome, run.looker.palette)
-    return outcome
+    with run.trainer.whole():
+        return run.concluded() if run.trainer.group.first else None
 
 
 class Run:
     """The moving parts of one run."""
 
     def __init__(self, plan: Plan, told: Told, group: Group) -> None:
-        self.plan, self.told = plan, told
+        self.plan, self.told, self.group = plan, told, group
         wish, settings, pipeline = plan.wish, plan.settings, plan.pipeline
         self.out = wish.out
         cache = Cache(pipeline, self.out / "cache")
@@ -129,10 +111,19 @@ class Run:
             cache.text(prompt)
         self.trainer = Trainer(learner, settings, self.out / STATE, data=plan.data, group=group)
         self.went_on = self.trainer.resume()
-        prompts = prompts_for(plan.held, wish.name, wish.class_word, wish.prompts)
-        steps = self._steps()
-        told.line("drawing what the base makes of the prompts")
-        self.looker = Looker(pipeline, self.beside, prompts, plan.held, plan.trained, size=plan.size, steps=steps)
+        self._looker: Looker | None = None
+
+    @property
+    def looker(self) -> Looker:
+        """Made when it is first asked for: of the first process alone, while it has the whole network."""
+        if self._looker is None:
+            plan, wish = self.plan, self.plan.wish
+            prompts = prompts_for(plan.held, wish.name, wish.class_word, wish.prompts)
+            self.told.line("drawing what the base makes of the prompts")
+            self._looker = Looker(
+                plan.pipeline, self.beside, prompts, plan.held, plan.trained, size=plan.size, steps=self._steps()
+            )
+        return self._looker
 
     def disagreeing(self) -> list[Finding]:
         """Captions that fit another picture better, as the base reads them; looked for once, where that is cheap."""
@@ -158,9 +149,11 @@ class Run:
         due = {round(settings.steps * (i + 1) / settings.looks) for i in range(settings.looks)}
         if self.went_on:
             self.told.line(f"going on at step {trainer.step} of {settings.steps}")
-        self.disagreeing()
-        if not self.looks:
-            self._note(self.looker.first(self.out, self._held()))
+        with trainer.whole():
+            if self.group.first:
+                self.disagreeing()
+                if not self.looks:
+                    self._note(self.looker.first(self.out, self._held()))
         while trainer.step < settings.steps and not trainer.notes.get("stopped"):
             tick = trainer.advance()
             trainer.notes["seconds"] = trainer.notes.get("seconds", 0.0) + tick.seconds
@@ -169,27 +162,53 @@ class Run:
                 self._look()
             elif trainer.step % every == 0:
                 trainer.save()
-            if self.told.stop():
+            if agreed(self.group, self.told.stop(), trainer.learner.device):
                 trainer.save()
                 raise KeyboardInterrupt
 
     def _look(self) -> None:
-        trainer = self.trainer
-        with trainer.averaged():
-            weights = {name: p.detach().clone() for name, p in trainer.params.items()}
-            look = self.looker.look(trainer.step, 1.0, self.out, self._held())
-        if trainer.group.first:
-            checkpoint.save(self._place(trainer.step), {"weights": weights}, {"step": trainer.step})
-        self._note(look)
-        self.told.line(told_of(look))
-        if stalled(self.looks, LIMITS[self.plan.wish.what]):
+        """The first process draws and measures, while the others wait for what is decided."""
+        trainer, over = self.trainer, False
+        with trainer.averaged(), trainer.whole():
+            if self.group.first:
+                look = self.looker.look(trainer.step, 1.0, self.out, self._held())
+                checkpoint.save(self._place(trainer.step), {"weights": self.beside.values()}, {"step": trainer.step})
+                self._note(look)
+                self.told.line(told_of(look))
+                over = stalled(self.looks, LIMITS[self.plan.wish.what])
+        if agreed(self.group, over, trainer.learner.device):
             trainer.notes["stopped"] = trainer.step
             self.told.line(f"stopped at step {trainer.step}: no better for three looks, and drifting")
         trainer.save()
 
+    def concluded(self) -> Outcome:
+        """Choose, write, prove and report."""
+        from fluxone.tune.report import write_report
+
+        plan = self.plan
+        looks = self.tried()
+        choice = choose(looks, LIMITS[plan.wish.what])
+        look = choice.look
+        self.told.line(f"chosen: step {look.step} at strength {look.strength:g}: {choice.reason}")
+        written, proof = self.finish(choice)
+        outcome = Outcome(
+            plan=plan,
+            choice=choice,
+            looks=tuple(looks),
+            written=tuple(written),
+            proof=proof,
+            prompts=self.looker.prompts,
+            seconds=float(self.trainer.notes.get("seconds", 0.0)),
+            told=self.looker.subject.told,
+            notes=tuple(self.trainer.notes["looks"]),
+            findings=(*plan.findings, *self.disagreeing()),
+        )
+        write_report(outcome, self.looker.palette)
+        return outcome
+
     def tried(self) -> list[Look]:
         """All looks, the best checkpoints at other strengths too."""
-        own = {name: p.detach().clone() for name, p in self.trainer.params.items()}
+        own = self.beside.values()
         for best in leading([look for look in self.looks if look.step], LIMITS[self.plan.wish.what]):
             self._put(best.step)
             for strength in STRENGTHS:
@@ -198,7 +217,8 @@ class Run:
                     self._note(look)
                     self.told.line(told_of(look))
         self.beside.put(own)
-        self.trainer.save()
+        if self.trainer.shards is None:
+            self.trainer.save()  # the looks at other strengths; of weights that are shared, they are drawn again
         return [look for look in self.looks if look.step]
 
     def finish(self, choice: Choice) -> tuple[list[Written], Proof]:
@@ -260,17 +280,22 @@ class Run:
         asked = [
             Request(prompt=one.text, seed=1000 + n, resolution=size, steps=self._steps()) for n, one in enumerate(found)
         ]
+        if self.group.first:
+            self._draw_priors(found, asked)
+        agreed(self.group, True, plan.pipeline.on_device.device)  # the others wait for them
+        priors = Material(plan.pipeline, cache, plan.settings, found)
+        priors.prepare()
+        return priors
+
+    def _draw_priors(self, found: list[Example], asked: list[Request]) -> None:
         self.told.line(f"drawing {BASE_PICTURES} pictures of other prompts by the base")
         for start in range(0, BASE_PICTURES, AT_ONCE):
             few = slice(start, start + AT_ONCE)
             if all(one.path.exists() for one in found[few]):
                 continue  # else all of them again: a batch of others may round otherwise
-            for one, result in zip(found[few], plan.pipeline.together(asked[few]), strict=True):
+            for one, result in zip(found[few], self.plan.pipeline.together(asked[few]), strict=True):
                 result.images[0].save(one.path.with_suffix(".part"), format="PNG")
                 one.path.with_suffix(".part").replace(one.path)
-        priors = Material(plan.pipeline, cache, plan.settings, found)
-        priors.prepare()
-        return priors
 
 
 def told_of(look: Look) -> str:
