@@ -18,6 +18,8 @@ from fluxone.quant.layer import QuantLinear
 from fluxone.quant.passes import Mixed, Product, Ready
 
 ASKED = "FLUXONE_TRITON"
+ROWS = "FLUXONE_FP8_ROWS"  # 1: fp8 products take the scales themselves; else the passes after them do
+
 
 def helps(x: Tensor) -> bool:
     """Whether the kernels are asked for, and can work on a tensor."""
@@ -37,12 +39,15 @@ class CudaPasses:
         return Ready(*kernels.norm(x, shift, scale, whole=self.whole))
 
     def times(self, layer: nn.Module, x: Ready) -> Product:
-        """Rows times the weight of a layer; with scales the bias is still to come."""
+        """Rows times the weight of a layer; of an fp8 layer scales, or the bias at least, are still to come."""
         if x.scales is None:
             return Product(layer(x.numbers))
         assert isinstance(layer, QuantLinear)
-        made = fp8.multiply_quantized(x.numbers, x.scales, layer.packed(), self.stream)
-        return Product(made, bias=layer.bias)
+        packed = layer.packed()
+        if os.environ.get(ROWS) == "1" and fp8.by_rows(self.device):
+            return Product(fp8.multiply_quantized(x.numbers, x.scales, packed, self.stream), bias=layer.bias)
+        made = fp8.sums(x.numbers, packed, self.stream)
+        return Product(made, x.scales, packed["row_scale"].flatten(), bias=layer.bias)
 
     def room(self, total: int, heads: int, size: int) -> list[Tensor]:
         """Queries, keys and values (N H D), still empty."""
@@ -51,7 +56,7 @@ class CudaPasses:
     def heads(self, made: Product, norm: QKNorm, pe: Tensor, out: Sequence[Tensor], place: int) -> None:
         """Put the queries, keys and values of some rows to their place among all."""
         norms = torch.cat((norm.query_norm.scale, norm.key_norm.scale)).float()
-        kernels.heads(made.sums, made.bias, norms, pe, (out[0], out[1], out[2]), place)
+        kernels.heads(_made(made), norms, pe, (out[0], out[1], out[2]), place)
 
     def attend(self, out: Sequence[Tensor], backend: Attend) -> Mixed:
         """Attention, as rows of all heads side by side."""
@@ -61,13 +66,17 @@ class CudaPasses:
     def inner(self, mixed: Mixed | None, made: Product | None, rows: int, place: int, inner: int) -> Ready:
         """What attention gave and what is activated, side by side; either may be missing."""
         first = None if mixed is None else mixed.numbers[place : place + rows]
-        given, bias = (None, None) if made is None or not inner else (made.sums, made.bias)
+        given = None if made is None or not inner else _made(made)
         if given is None and first is not None and not self.whole:
             return Ready(first, None)  # it is in the product's type already
-        like = given if given is not None else first
+        like = given.sums if given is not None else first
         assert like is not None
-        return Ready(*kernels.inner(first, given, bias, inner, like, whole=self.whole))
+        return Ready(*kernels.inner(first, given, inner, like, whole=self.whole))
 
     def gate(self, made: Product, gate: Tensor, x: Tensor) -> Tensor:
         """x + gate * product."""
-        return kernels.gate(made.sums, made.bias, gate, x)
+        return kernels.gate(_made(made), gate, x)
+
+
+def _made(product: Product) -> kernels.Made:
+    return kernels.Made(product.sums, product.scales, product.weights, product.bias)

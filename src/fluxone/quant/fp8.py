@@ -72,9 +72,31 @@ def multiply_quantized(numbers: Tensor, scales: Tensor, packed: Mapping[str, Ten
             numbers, weight.t(), scale_a=scales, scale_b=row_scale.view(1, -1), out_dtype=kind, use_fast_accum=True
         )
         return out.to(dtype)
-    one = torch.ones((), device=weight.device)
-    sums = torch._scaled_mm(numbers, weight.t(), scale_a=one, scale_b=one, out_dtype=torch.float32, use_fast_accum=True)
-    return (sums * scales * row_scale.view(1, -1)).to(dtype)
+    one = _one(weight.device)
+    plain = torch._scaled_mm(numbers, weight.t(), scale_a=one, scale_b=one, out_dtype=torch.float32, use_fast_accum=True)
+    return (plain * scales * row_scale.view(1, -1)).to(dtype)
+
+
+def sums(numbers: Tensor, packed: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
+    """Rows that are fp8 already, times the weight: scales of tokens and of the weight's rows are still to come.
+
+    The units are quickest without scales, and what reads the sums multiplies them at no time. On a device with units
+    the sums are bfloat16, whose range they need.
+    """
+    weight = packed["weight"]
+    if not units(weight.device) or any(size % MULTIPLE for size in weight.shape):
+        return F.linear(numbers.float(), weight.float()).to(dtype)
+    one = _one(weight.device)
+    out: Tensor = torch._scaled_mm(
+        numbers, weight.t(), scale_a=one, scale_b=one, out_dtype=torch.bfloat16, use_fast_accum=True
+    )
+    return out
+
+
+@cache
+def _one(device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.ones((), device=device)
 
 
 @cache

@@ -77,7 +77,7 @@ def passes_for(block: nn.Module, x: Tensor, pe: Rotation) -> Passes | None:
     if x.is_cuda:
         if takes == torch.int8:
             return None
-        whole = takes is not None and fp8.units(x.device) and fp8.by_rows(x.device)
+        whole = takes is not None and fp8.units(x.device)
         return cuda.CudaPasses(x.dtype, x.device, whole=whole)
     return CpuPasses(family(takes, x.dtype)) if takes in (None, torch.int8) else None
 

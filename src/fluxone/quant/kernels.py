@@ -10,6 +10,7 @@ All sums are float32; a row is read once. `available` says whether Triton is the
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -20,6 +21,24 @@ from torch import Tensor
 EPS = 1e-6
 LARGEST = 448.0  # of e4m3
 KIND = torch.float8_e4m3fn
+
+
+Rows = tuple[Tensor, Tensor | None]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a product gave (N O); perhaps scales of its rows (N 1) and columns (O), float32, and a bias, still to come."""
+
+    sums: Tensor
+    rows: Tensor | None = None
+    columns: Tensor | None = None
+    bias: Tensor | None = None
+
+    @property
+    def beside(self) -> list[Tensor]:
+        """A kernel's arguments: what is missing is never read, but has to be something."""
+        return [self.sums if part is None else part for part in (self.rows, self.columns, self.bias)]
 
 
 @cache
@@ -36,7 +55,7 @@ def _kernels() -> Any:
     return kernels_triton
 
 
-def norm(x: Tensor, shift: Tensor, scale: Tensor, *, whole: bool) -> tuple[Tensor, Tensor | None]:
+def norm(x: Tensor, shift: Tensor, scale: Tensor, *, whole: bool) -> Rows:
     """Rows (N C) normalised and modulated by (C): in the type of x, or with `whole` in e4m3 with scales (N 1)."""
     rows, columns = x.shape
     out, scales = _out(x, columns, whole)
@@ -47,9 +66,7 @@ def norm(x: Tensor, shift: Tensor, scale: Tensor, *, whole: bool) -> tuple[Tenso
     return out, scales
 
 
-def heads(
-    made: Tensor, bias: Tensor | None, norms: Tensor, turns: Tensor, out: tuple[Tensor, Tensor, Tensor], place: int
-) -> None:
+def heads(made: Made, norms: Tensor, turns: Tensor, out: tuple[Tensor, Tensor, Tensor], place: int) -> None:
     """Write queries, keys and values of rows (N, at least 3HD) to rows from `place` on of three tensors (M H D).
 
     Args:
@@ -57,41 +74,40 @@ def heads(
         turns: cosine and sine of all M rows' angles (M D/2 2), float32.
     """
     _, count, size = out[0].shape
-    _kernels().heads[(made.shape[0], 3)](
-        made, made if bias is None else bias, norms, turns, *out, made.stride(0), place, count, EPS,
-        SIZE=size, HEADS=_power(count), BIAS=bias is not None, num_warps=4,
+    _kernels().heads[(made.sums.shape[0], 3)](
+        made.sums, *made.beside, norms, turns, *out, made.sums.stride(0), place, count, EPS,
+        SIZE=size, HEADS=_power(count), BIAS=made.bias is not None, SCALED=made.rows is not None, num_warps=4,
     )  # fmt: skip
 
 
-def inner(
-    mixed: Tensor | None, made: Tensor | None, bias: Tensor | None, wide: int, like: Tensor, *, whole: bool
-) -> tuple[Tensor, Tensor | None]:
+def inner(mixed: Tensor | None, made: Made | None, wide: int, like: Tensor, *, whole: bool) -> Rows:
     """What attention gave (N HD), then GELU of the last `wide` columns of a product (N O), side by side."""
-    given = mixed if mixed is not None else made
+    given = mixed if mixed is not None or made is None else made.sums
     assert given is not None
+    made = made or Made(given)
     rows, narrow = given.shape[0], 0 if mixed is None else mixed.shape[1]
     out, scales = _out(like[:rows], narrow + wide, whole)
-    first, second = given if mixed is None else mixed, given if made is None else made
+    first = given if mixed is None else mixed
     _kernels().inner[(rows,)](
-        first, second, second if bias is None else bias, out, out if scales is None else scales,
-        first.stride(0), second.stride(0), second.shape[1] - wide, narrow, wide, LARGEST,
+        first, made.sums, *made.beside, out, out if scales is None else scales,
+        first.stride(0), made.sums.stride(0), made.sums.shape[1] - wide, narrow, wide, LARGEST,
         NARROW=_power(max(narrow, 16)), WIDE=_power(max(wide, 16)), MIXED=narrow > 0, MADE=wide > 0,
-        BIAS=bias is not None, WHOLE=whole, num_warps=_warps(narrow + wide),
+        BIAS=made.bias is not None, WHOLE=whole, SCALED=made.rows is not None, num_warps=_warps(narrow + wide),
     )  # fmt: skip
     return out, scales
 
 
-def gate(made: Tensor, bias: Tensor | None, gates: Tensor, x: Tensor) -> Tensor:
+def gate(made: Made, gates: Tensor, x: Tensor) -> Tensor:
     """x + gates * (made + bias), rows (N C)."""
     out, (rows, columns) = torch.empty_like(x), x.shape
     _kernels().gate[(rows,)](
-        made, made if bias is None else bias, gates, x, out, columns,
-        BLOCK=_power(columns), BIAS=bias is not None, num_warps=_warps(columns),
+        made.sums, *made.beside, gates, x, out, columns,
+        BLOCK=_power(columns), BIAS=made.bias is not None, SCALED=made.rows is not None, num_warps=_warps(columns),
     )  # fmt: skip
     return out
 
 
-def _out(like: Tensor, columns: int, whole: bool) -> tuple[Tensor, Tensor | None]:
+def _out(like: Tensor, columns: int, whole: bool) -> Rows:
     rows = like.shape[0]
     out = torch.empty(rows, columns, dtype=KIND if whole else like.dtype, device=like.device)
     return out, torch.empty(rows, 1, dtype=torch.float32, device=like.device) if whole else None

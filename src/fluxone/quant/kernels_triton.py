@@ -28,8 +28,8 @@ def norm(x, shift, scale, out, scales, columns, eps, largest, BLOCK: tl.constexp
 
 @triton.jit
 def heads(
-    made, bias, norms, turns, q, k, v, stride, place, count, eps,
-    SIZE: tl.constexpr, HEADS: tl.constexpr, BIAS: tl.constexpr,
+    made, own, factors, bias, norms, turns, q, k, v, stride, place, count, eps,
+    SIZE: tl.constexpr, HEADS: tl.constexpr, BIAS: tl.constexpr, SCALED: tl.constexpr,
 ):  # fmt: skip
     """One row's queries, keys or values of all heads."""
     row = tl.program_id(0)
@@ -39,6 +39,8 @@ def heads(
     there = (head < count) & (at < SIZE)
     place_in = (which * count + head) * SIZE + at
     value = tl.load(made + row.to(tl.int64) * stride + place_in, mask=there, other=0.0).to(tl.float32)
+    if SCALED:
+        value *= tl.load(own + row) * tl.load(factors + place_in, mask=there, other=0.0)
     if BIAS:
         value += tl.load(bias + place_in, mask=there, other=0.0).to(tl.float32)
     to = (place + row).to(tl.int64) * count * SIZE + head * SIZE + at
@@ -59,9 +61,9 @@ def heads(
 
 @triton.jit
 def inner(
-    mixed, made, bias, out, scales, mixed_stride, made_stride, start, narrow, wide, largest,
+    mixed, made, own, factors, bias, out, scales, mixed_stride, made_stride, start, narrow, wide, largest,
     NARROW: tl.constexpr, WIDE: tl.constexpr, MIXED: tl.constexpr, MADE: tl.constexpr,
-    BIAS: tl.constexpr, WHOLE: tl.constexpr,
+    BIAS: tl.constexpr, WHOLE: tl.constexpr, SCALED: tl.constexpr,
 ):  # fmt: skip
     """One row: what attention gave, and beside it the tanh form of GELU, as x * sigmoid(2 * sqrt(2/pi) * (...))."""
     row = tl.program_id(0).to(tl.int64)
@@ -73,6 +75,8 @@ def inner(
     if MADE:
         along = tl.arange(0, WIDE)
         second = tl.load(made + row * made_stride + start + along, mask=along < wide, other=0.0).to(tl.float32)
+        if SCALED:
+            second *= tl.load(own + row) * tl.load(factors + start + along, mask=along < wide, other=0.0)
         if BIAS:
             second += tl.load(bias + start + along, mask=along < wide, other=0.0).to(tl.float32)
         inside = 1.5957691216 * (second + 0.044715 * second * second * second)
@@ -90,12 +94,16 @@ def inner(
 
 
 @triton.jit
-def gate(made, bias, gates, x, out, columns, BLOCK: tl.constexpr, BIAS: tl.constexpr):
+def gate(
+    made, own, factors, bias, gates, x, out, columns, BLOCK: tl.constexpr, BIAS: tl.constexpr, SCALED: tl.constexpr
+):
     """One row: x + gate * (made + bias)."""
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
     there = at < columns
     value = tl.load(made + row * columns + at, mask=there, other=0.0).to(tl.float32)
+    if SCALED:
+        value *= tl.load(own + row) * tl.load(factors + at, mask=there, other=0.0)
     if BIAS:
         value += tl.load(bias + at, mask=there, other=0.0).to(tl.float32)
     own = tl.load(gates + at, mask=there, other=0.0).to(tl.float32)
