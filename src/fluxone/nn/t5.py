@@ -11,6 +11,7 @@ Source: Raffel et al. 2020; huggingface/transformers, `models/t5` (names, feed-f
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -141,9 +142,8 @@ class Stack(nn.Module):
     def bias(self, length: int) -> Float[Tensor, "H T T"]:
         """Return what every block adds to its attention, by relative position."""
         table = self.block[0].layer[0].SelfAttention.relative_attention_bias  # type: ignore[union-attr, index]
-        which = buckets(length, self.shape.buckets, self.shape.max_distance)
-        bias: Tensor = table(which.to(table.weight.device))
-        return bias.permute(2, 0, 1)
+        bias: Tensor = table(_placed(length, self.shape.buckets, self.shape.max_distance, table.weight.device))
+        return bias.permute(2, 0, 1).contiguous()  # as the kernels of every block want it
 
     def forward(self, x: Stream) -> Stream:
         bias = self.bias(x.shape[1])
@@ -165,6 +165,13 @@ class T5Encoder(nn.Module):
     def forward(self, ids: Int[Tensor, "B T"]) -> Stream:
         out: Tensor = self.encoder(self.shared(ids))
         return out
+
+
+@lru_cache(maxsize=8)
+def _placed(length: int, count: int, max_distance: int, device: torch.device) -> Tensor:
+    """The buckets on a device: an encoder on a GPU would wait longer for them than for a block."""
+    with torch.inference_mode(False):
+        return buckets(length, count, max_distance).to(device)
 
 
 def buckets(length: int, count: int, max_distance: int) -> Int[Tensor, "T T"]:

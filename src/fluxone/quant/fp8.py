@@ -73,7 +73,9 @@ def multiply_quantized(numbers: Tensor, scales: Tensor, packed: Mapping[str, Ten
         )
         return out.to(dtype)
     one = _one(weight.device)
-    plain = torch._scaled_mm(numbers, weight.t(), scale_a=one, scale_b=one, out_dtype=torch.float32, use_fast_accum=True)
+    plain = torch._scaled_mm(
+        numbers, weight.t(), scale_a=one, scale_b=one, out_dtype=torch.float32, use_fast_accum=True
+    )
     return (plain * scales * row_scale.view(1, -1)).to(dtype)
 
 

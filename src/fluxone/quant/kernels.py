@@ -28,7 +28,7 @@ Rows = tuple[Tensor, Tensor | None]
 
 @dataclass(frozen=True)
 class Made:
-    """What a product gave (N O); perhaps scales of its rows (N 1) and columns (O), float32, and a bias, still to come."""
+    """What a product gave (N O); scales of its rows (N 1) and columns (O), float32, and a bias may still be to come."""
 
     sums: Tensor
     rows: Tensor | None = None
