@@ -88,6 +88,7 @@ class Task:
     Attributes:
         steps, done: noise levels to go down, and those that are behind it.
         put, begun: when it came, and when a worker began with it, by `time.monotonic`.
+        came: its number in the line; overtaken: work of those that came later, done while it was there, in tokens.
         spent: work that it has cost so far, in tokens.
         seen: the picture as the model saw it during the last step, as tokens, with their rows and columns.
         partial: unfinished pictures, decoded.
@@ -99,6 +100,8 @@ class Task:
         self.watch = watch
         self.steps = steps_of(wanted.request)
         self.done = 0
+        self.came = 0
+        self.overtaken = 0.0
         self.spent = 0.0
         self.seen: tuple[State, tuple[int, int]] | None = None
         self.palette: Palette | None = None

@@ -3,8 +3,8 @@
     round:  order(begun + waiting) -> the first, and with it what can be drawn beside it -> one pass of the network
             in a lane -> a step further each; who is at its end is decoded in a lane, when it is first again
 
-Requests join and leave between steps. Prompts are read, and walks suspended, in the worker's own thread; what takes
-long runs in its lanes. Those that share a network have the same adapters.
+Requests join and leave between steps. Prompts are read, and walks suspended, in the worker's own thread, also while all
+lanes compute; what takes long runs in its lanes. Those that share a network have the same adapters.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Worker(threading.Thread):
         self.ready = threading.Event()
         self.error: BaseException | None = None
         self.begun: dict[Task, Begun] = {}
-        self._lanes = Lanes(room.lanes, room.cores, line.changed)
+        self.lanes = Lanes(room.lanes, room.cores, line.changed)
         self._busy: set[Task] = set()  # in a lane
         self._passes: list[Pass] = []
         self._palettes: dict[str, Palette] = {}
@@ -130,18 +130,18 @@ class Worker(threading.Thread):
                 self._own[name] = dict(pipeline.adapters.active)
                 warm(pipeline)
             if any(pipeline.on_device.mode != "none" for pipeline in self.pipelines.values()):
-                self._lanes = Lanes(0, None, self.line.changed)  # parts come and go: one use at a time
+                self.lanes = Lanes(0, None, self.line.changed)  # parts come and go: one use at a time
         except BaseException as error:  # noqa: BLE001 whatever it is, the server is to say it
             self.error = error
             self.ready.set()
             return
         self.ready.set()
         while not self._stopping.is_set() or (self.begun and time.monotonic() < self._drain_until):
-            self._lanes.settle()
+            self.lanes.settle()
             if batch := self._choose():
                 self._round(batch)
-        self._lanes.close()
-        self._lanes.settle()
+        self.lanes.close()
+        self.lanes.settle()
         for task in list(self.begun):
             self._end(task, error=Stopped("the server was stopped"))
 
@@ -149,8 +149,8 @@ class Worker(threading.Thread):
         """The tasks of the next pass of the network, those that wait taken out of the line."""
         with self.line.changed:
             self._sweep()
-            batch = self._beside() if self._lanes.free else []
-            if not batch and self._lanes.settled:
+            batch = self._beside() if self.lanes.free else self._ahead()
+            if not batch and self.lanes.settled:
                 self.line.changed.wait(IDLE)
             fresh = [task for task in batch if task not in self.begun]
             self.line.take(fresh)
@@ -159,11 +159,8 @@ class Worker(threading.Thread):
 
     def _beside(self) -> list[Task]:
         """The first task that can be drawn now, and those that can beside it."""
-        room = len(self.begun) < self.room.begun and not self._stopping.is_set()
-        ours = [task for task in self.line.waiting if task.wanted.model in self.pipelines] if room else []
-        mine = [task for task in self.begun if task not in self._busy]
-        able = [task for task in (*mine, *ours) if self._may(task)]
-        ordered = self.line.choose(able) if able else []
+        able = self._able()
+        ordered = self.line.choose(able, self._busy) if able else []
         batch = ordered[:1]
         for task in ordered[1:] if batch and not self._single(batch[0]) else []:
             fits = len(batch) < self.room.batch and (len(batch) + 1) * batch[0].size <= self.room.tokens
@@ -172,6 +169,20 @@ class Worker(threading.Thread):
             if fits and task.wanted.batch_key == batch[0].wanted.batch_key and not self._single(task):
                 batch.append(task)
         return batch
+
+    def _ahead(self) -> list[Task]:
+        """While all lanes compute: the task that will be first, if its prompt is still to be read."""
+        ordered = self.line.order(self._able())
+        if not ordered or ordered[0] in self.begun or self.line.apart(ordered[0], self._busy):
+            return []
+        return ordered[:1]
+
+    def _able(self) -> list[Task]:
+        """What could be worked on now."""
+        room = len(self.begun) < self.room.begun and not self._stopping.is_set()
+        ours = [task for task in self.line.waiting if task.wanted.model in self.pipelines] if room else []
+        mine = [task for task in self.begun if task not in self._busy]
+        return [task for task in (*mine, *ours) if self._may(task)]
 
     def _may(self, task: Task) -> bool:
         """Whether the network that it needs is free, or used in a way that it can share."""
@@ -197,6 +208,8 @@ class Worker(threading.Thread):
         for task in [task for task in batch if self.begun[task].walk is None]:
             with self._blamed(task):
                 self._begin(task)
+        if not self.lanes.free:
+            return
         walks = {
             begun.walk: task
             for task in batch
@@ -225,7 +238,7 @@ class Worker(threading.Thread):
             else:
                 self._answered(walks, came.value, came.seconds)
 
-        self._lanes.run(lambda: answers(list(walks)), then)
+        self.lanes.run(lambda: answers(list(walks)), then)
 
     def _failed(self, tasks: Sequence[Task], error: Exception | None) -> None:
         if len(tasks) == 1:
@@ -294,7 +307,7 @@ class Worker(threading.Thread):
             else:
                 then(task, came.value)
 
-        self._lanes.run(work, made)
+        self.lanes.run(work, made)
 
     def _finish(self, task: Task, image: Image) -> None:
         record = self.begun[task].record

@@ -19,7 +19,7 @@ from fluxone.nn.controlnet import ControlNet
 from fluxone.pipeline import Pipeline
 from fluxone.request import Region, Request
 from fluxone.serve.engine import Engine
-from fluxone.serve.line import BURST, TURN, Busy, Line
+from fluxone.serve.line import BURST, PATIENCE, TURN, Busy, Line
 from fluxone.serve.task import Cancelled, Expired, Stopped, Task, Wanted
 from fluxone.serve.walk import Walk, answers
 from fluxone.serve.worker import Room
@@ -158,8 +158,13 @@ def test_the_order(model: Pipeline) -> None:
     tasks = [long, short, first]
     line = line_of(*tasks)
     assert order(line, tasks) == ["3", "2", "1"]
-    chosen = [line.choose([long, short])[0].wanted.id for _ in range(2 * TURN)]
-    assert chosen.count("1") == 2, "now and then whoever came first, so that nobody waits for ever"
+    chosen = []
+    for _ in range(round(PATIENCE * 28) + 3 * TURN):
+        task = line.choose([long, short])[0]
+        line.spent(task, task.size, 1.0)
+        chosen.append(task.wanted.id)
+    assert "1" not in chosen[: round(PATIENCE * 28)], "it is patient for a while"
+    assert chosen.count("1") == 3, "then now and again whoever came first, so that nobody waits for ever"
 
 
 def test_owners_share(model: Pipeline) -> None:
