@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fluxone import pixels as px
 from fluxone.adapting import Adapting
-from fluxone.arguments import Prompts, replaced
+from fluxone.arguments import Prompts, plain, replaced
 from fluxone.assembly import best_device
 from fluxone.call import Call, StepEnd
 from fluxone.errors import BadRequest, pick
@@ -164,7 +164,7 @@ class FluxPipeline(Opening, Adapting, Guiding, Scripted):
         Raises:
             BadRequest, BrokenModel: arguments contradict each other or the model; or it computed NaN or infinity.
         """
-        return self._run(Call(**{name: value for name, value in locals().items() if name != "self"}))
+        return self._run(Call(**{name: plain(value) for name, value in locals().items() if name != "self"}))
 
     def _run(self, call: Call) -> FluxPipelineOutput | tuple[Images]:
         output = pick(OUTPUTS, call.output_type, "output type")
@@ -225,12 +225,10 @@ class FluxPipeline(Opening, Adapting, Guiding, Scripted):
 
     def _place(self, mode: str, device: str) -> None:
         recipe = Recipe(device=device, offload=mode)
-        kind = torch.device(device)
-        if kind.type != "cpu":
-            try:
-                torch.empty(0, device=kind)
-            except (RuntimeError, AssertionError) as error:
-                raise BadRequest(f"{device} cannot be used: {error}", hint="use device cpu") from None
+        try:
+            kind = torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError) as error:
+            raise BadRequest(f"{device} cannot be used: {error}", hint="use device cpu") from None
         self.pipeline.on_device.change(mode, kind)
         self.pipeline.recipe = replace(self.pipeline.recipe, device=recipe.device, offload=mode)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,11 @@ from fluxone.sampling.noise import Source, generators
 Prompts = str | Sequence[str] | None
 MOST_TOKENS = 512  # T5 tokens, as diffusers allows
 SCALE = "scale"  # the one word of `joint_attention_kwargs` that FLUX.1 has a meaning for
+
+
+def plain(value: object) -> Any:
+    """A number of numpy's as Python's own, which is what records can hold; all else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def whole(name: str, value: object, most: int | None = None) -> None:
@@ -34,10 +40,14 @@ def tensors(given: Mapping[str, object]) -> None:
             raise BadRequest(f"{name} is {type(value).__name__}", hint="give a torch tensor")
 
 
-def callback(value: object) -> None:
-    """Refuse what cannot be called after a step."""
+def callback(value: object, inputs: object, readable: Sequence[str]) -> None:
+    """Refuse what cannot be called after a step, or told what it asks for."""
     if value is not None and not callable(value):
         raise BadRequest(f"callback_on_step_end is {value!r:.80}", hint="give a function of (pipe, step, t, tensors)")
+    unknown = [name for name in inputs if name not in readable] if isinstance(inputs, list | tuple) else [inputs]
+    if unknown:
+        hint = f"give a list of {' and '.join(readable)}"
+        raise BadRequest(f"a callback cannot read {', '.join(map(str, unknown))}", hint=hint)
 
 
 def replaced(answer: object, told: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ from fluxone.lora.wearing import scales_of, wearing
 from fluxone.nn.tokens import pack
 from fluxone.pipeline import Pipeline, size_of
 from fluxone.regions import mixed
-from fluxone.request import Region, Request, check_pictures
+from fluxone.request import MAX_COUNT, Region, Request, check_pictures
 from fluxone.sampling.noise import Source, gaussian
 from fluxone.sampling.profiles import concrete
 from fluxone.sampling.samplers import State
@@ -106,12 +106,14 @@ class Call:
     joint_attention_kwargs: Mapping[str, Any] | None
 
     def __post_init__(self) -> None:
-        arguments.whole("num_images_per_prompt", self.num_images_per_prompt)
+        arguments.whole("num_images_per_prompt", self.num_images_per_prompt, MAX_COUNT)
         if self.max_sequence_length is not None:
             arguments.whole("max_sequence_length", self.max_sequence_length, arguments.MOST_TOKENS)
+        if not isinstance(self.wildcards, str | os.PathLike | None):
+            raise BadRequest(f"wildcards is {self.wildcards!r:.80}", hint='give a folder, or "" for choices alone')
         embeds = {name: getattr(self, name) for name in EMBEDS}
         arguments.tensors({"latents": self.latents, **embeds})
-        arguments.callback(self.callback_on_step_end)
+        arguments.callback(self.callback_on_step_end, self.callback_on_step_end_tensor_inputs, READABLE)
         for name, value in embeds.items():
             other = name.replace("pooled_prompt", "prompt")
             if value is not None and embeds[other] is None:
@@ -120,8 +122,6 @@ class Call:
             raise BadRequest("strength is given without an image", hint="give image= too")
         if self.seed is not None and self.generator is not None:
             raise BadRequest("seed and generator are both given", hint="give one of them")
-        if unknown := [name for name in self.callback_on_step_end_tensor_inputs if name not in READABLE]:
-            raise BadRequest(f"a callback cannot read {', '.join(unknown)}", hint=f"it can: {', '.join(READABLE)}")
 
     def job(self, pipeline: Pipeline, edited: State | None = None) -> Job:
         """Encode, draw and lay out, as diffusers' pipelines of this model and these pictures do.

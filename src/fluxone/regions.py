@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from PIL.Image import Image
 from torch import Tensor
 
 from fluxone import pixels as px
@@ -64,8 +65,9 @@ def region_mask(region: Region, grid: tuple[int, int]) -> Float[Tensor, " L"]:
     Raises:
         BadRequest: it has no mask, or one that covers nothing.
     """
-    if region.mask is None:
-        raise BadRequest(f"the region {region.prompt[:40]!r} has no mask", hint="give a picture, white where it is")
+    if not isinstance(region.mask, Image):
+        found = "no mask" if region.mask is None else f"a {type(region.mask).__name__} as its mask"
+        raise BadRequest(f"the region {region.prompt[:40]!r} has {found}", hint="give a PIL image, white where it is")
     own = Resolution(height=region.mask.height, width=region.mask.width)
     mask = F.interpolate(px.masks(region.mask, own), size=grid, mode="area").flatten()
     if float(mask.max()) == 0:

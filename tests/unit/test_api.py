@@ -115,6 +115,8 @@ def test_a_device_that_is_not_there_is_said(folder: Path, pipe: FluxPipeline) ->
         FluxPipeline.from_pretrained(str(folder), device="cuda")
     with pytest.raises(BadRequest, match="cuda"):
         pipe.to("cuda")
+    with pytest.raises(BadRequest, match="cuda:x cannot be used"):
+        pipe.to("cuda:x")
 
 
 @pytest.mark.parametrize(
@@ -149,6 +151,11 @@ def test_a_device_that_is_not_there_is_said(folder: Path, pipe: FluxPipeline) ->
         ({"image": torch.zeros(8, 8)}, "three colours"),
         ({"image": [Image.new("RGB", (9, 9))] * 2}, "2 images for 1 pictures"),
         ({"callback_on_step_end_tensor_inputs": ["noise"]}, "cannot read noise"),
+        ({"callback_on_step_end_tensor_inputs": "latents"}, "cannot read latents; give a list of latents and prompt"),
+        ({"callback_on_step_end_tensor_inputs": None}, "cannot read None"),
+        ({"wildcards": 3}, "wildcards is 3; give a folder"),
+        ({"regions": [Region(prompt="fox", mask="left")]}, "the region 'fox' has a str as its mask"),  # type: ignore[arg-type]
+        ({"num_images_per_prompt": 10**9}, "use a whole number from 1 to 256"),
         ({"num_images_per_prompt": 1.5}, "num_images_per_prompt is 1.5; use a whole number"),
         ({"num_images_per_prompt": None}, "num_images_per_prompt is None"),
         ({"max_sequence_length": "64"}, "max_sequence_length is '64'; use a whole number from 1 to 512"),
@@ -182,6 +189,12 @@ def test_a_device_that_is_not_there_is_said(folder: Path, pipe: FluxPipeline) ->
 def test_arguments_that_cannot_be_are_said(pipe: FluxPipeline, arguments: Any, said: str) -> None:
     with pytest.raises(UserError, match=said):
         pipe(**(ASKED | arguments))
+
+
+def test_numbers_of_numpy_are_numbers(pipe: FluxPipeline) -> None:
+    asked = ASKED | {"height": np.int64(32), "num_inference_steps": np.int32(2), "seed": np.int64(1)}
+    expected = pipe(**ASKED, guidance_scale=2.5).images
+    assert np.array_equal(pipe(**asked, guidance_scale=np.float32(2.5)).images, expected)
 
 
 def test_an_argument_that_nobody_knows_is_an_error(pipe: FluxPipeline) -> None:
