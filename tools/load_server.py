@@ -83,14 +83,16 @@ def main() -> None:
     mix = random.Random(0).sample([n % 20 for n in range(told.requests)], told.requests)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
+
+    def one(n: int) -> tuple[float, int]:
+        """Draw one, and say how much it differs from what it was alone; the picture itself is let go."""
+        seconds, task = drawn(engine, n, told.long if n % 2 else told.short, "")
+        return seconds, int(np.abs(np.asarray(task.drawn.image, int) - np.asarray(reference[n], int)).max())
+
     with ThreadPoolExecutor(told.clients) as clients:
-        jobs = [clients.submit(drawn, engine, n, told.long if n % 2 else told.short, "") for n in mix]
-        done = [job.result() for job in jobs]
+        done = [job.result() for job in [clients.submit(one, n) for n in mix]]
     together = len(done) / (time.perf_counter() - began)
-    worst = max(
-        int(np.abs(np.asarray(task.drawn.image, int) - np.asarray(reference[n], int)).max())
-        for n, (_, task) in zip(mix, done, strict=True)
-    )
+    worst = max(differs for _, differs in done)
     short = [seconds for n, (seconds, _) in zip(mix, done, strict=True) if not n % 2]
     figures = {
         "requests": len(done), "lost": told.requests - len(done), "most_that_a_value_differs": worst,

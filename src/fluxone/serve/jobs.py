@@ -51,6 +51,7 @@ SAVERS = 2
 RETRY = 1.0  # s, while the database is away or the disk is full
 FULL = 120  # tries before a disk that stays full is an error of the job
 DAY = 86400.0
+FAR = 10.0  # leases, and s, further ahead than which no server's clock gives one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +197,8 @@ class Jobs:
 
     def resume(self) -> int:
         """Let what was accepted, is not finished, and is nobody's now be drawn here; how much that was."""
-        free = JOBS.c.lease < time.time()
+        now, ahead = time.time(), FAR * self.settings.lease_seconds + FAR
+        free = sa.or_(JOBS.c.lease < now, JOBS.c.lease > now + ahead)  # by a clock that was set back since
         if self._fresh:  # what this server itself left behind needs no patience
             free = sa.or_(free, JOBS.c.server == self.settings.own_name)
         query = sa.select(JOBS).where(JOBS.c.status == PENDING, free).order_by(JOBS.c.created)

@@ -31,7 +31,7 @@ def test_no_malformed_request_is_our_failure(server: Callable[..., TestClient]) 
     fields = {f"/v1/{name}": [*row.fields, "seed", "output_format", "webhook_url"] for name, row in ENDPOINTS.items()}
     fields |= {path: [*Common.model_fields, "images", "image", "mask"] for path in images}
     statuses: dict[int, int] = {}
-    for number in range(800):
+    for number in range(1000):
         path = chance.choice(list(fields))
         if number % 5:
             names = chance.sample(fields[path], chance.randint(1, 2))
