@@ -5,18 +5,23 @@ They work beside the layers until they are fused, and leave nothing behind when 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from torch import Tensor
 
 from fluxone.errors import BadRequest, pick
-from fluxone.lora.adapters import Strength
-from fluxone.lora.load import load_lora, read_lora
+from fluxone.lora.delta import check_finite
+from fluxone.lora.load import Lora, load_lora, read_lora
+from fluxone.lora.strength import Strength
 from fluxone.pipeline import Pipeline
 
-Weight = float | Mapping[str, float] | Strength
+Weight = float | Mapping[str, Any] | Strength
+BLOCKS = {"transformer_blocks": "double_blocks", "single_transformer_blocks": "single_blocks"}
+NAMED = re.compile(rf"\b({'|'.join(BLOCKS)})\b")
 
 
 class Adapting:
@@ -37,6 +42,7 @@ class Adapting:
         weight_name: str | None = None,
         subfolder: str | None = None,
         token: str | None = None,
+        hotswap: bool = False,
     ) -> None:
         """Load an adapter, in any style, and let it work with strength 1 beside those that do already.
 
@@ -44,6 +50,7 @@ class Adapting:
             source: a file, a folder with one, a hub id, `civitai:VERSION`, or tensors by key.
             adapter_name: to call it by; None is `default_0`, `default_1`, ...
             weight_name, subfolder: the file in the folder or repository, and the folder in it.
+            hotswap: take the place of the adapter of that name, and its strength.
 
         Raises:
             BadFile, HubError: it is not there.
@@ -52,10 +59,13 @@ class Adapting:
         adapters = self.pipeline.adapters
         name = adapter_name or next(name for n in range(1 << 20) if (name := f"default_{n}") not in adapters.loaded)
         if isinstance(source, Mapping):
-            lora = read_lora(source)
+            lora = _read(source)
         else:
             place = "/".join(str(word) for word in (source, subfolder, weight_name) if word)
-            lora = load_lora(place, token=token)
+            lora = load_lora(place or "the adapter", token=token)
+        if hotswap:
+            adapters.swap(lora, name)
+            return
         adapters.load(lora, name)
         adapters.use({**adapters.active, name: Strength()})
 
@@ -68,7 +78,7 @@ class Adapting:
             adapter_weights: of each: a number; pattern of blocks (`single_blocks`, `text_encoder`,
                 `*.img_mlp.*`) -> number; or a `Strength`. One serves all; None is 1.
         """
-        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
+        names = _names(adapter_names)
         several = isinstance(adapter_weights, Sequence)
         weights = list(adapter_weights) if isinstance(adapter_weights, Sequence) else [adapter_weights] * len(names)
         if several and len(weights) != len(names):
@@ -89,7 +99,7 @@ class Adapting:
 
     def delete_adapters(self, adapter_names: str | Sequence[str]) -> None:
         """Forget these adapters, fused ones too."""
-        for name in [adapter_names] if isinstance(adapter_names, str) else adapter_names:
+        for name in _names(adapter_names):
             self.pipeline.adapters.drop(name)
 
     def disable_lora(self) -> None:
@@ -103,13 +113,36 @@ class Adapting:
         if not adapters.active:
             adapters.use({name: strength for name, strength in self._resting.items() if name in adapters.loaded})
 
-    def fuse_lora(self, *, lora_scale: float = 1.0, adapter_names: Sequence[str] | None = None) -> None:
-        """Merge working adapters into the weights: a step then costs what it costs without them."""
-        self.pipeline.adapters.fuse(adapter_names, scale=lora_scale)
+    def fuse_lora(
+        self,
+        components: Sequence[str] | None = None,
+        lora_scale: float = 1.0,
+        safe_fusing: bool = True,
+        adapter_names: str | Sequence[str] | None = None,
+    ) -> None:
+        """Merge working adapters into the weights: a step then costs what it costs without them.
 
-    def unfuse_lora(self) -> None:
-        """Take fused adapters out of the weights again, to the last bit."""
+        Args:
+            components: None is all that they change; an adapter is merged whole.
+            safe_fusing: adapters with NaN or infinity are refused when they are loaded, so that fusing is always safe.
+        """
+        names = list(self.pipeline.adapters.active) if adapter_names is None else _names(adapter_names)
+        self._whole(components, names)
+        self.pipeline.adapters.fuse(names, scale=lora_scale)
+
+    def unfuse_lora(self, components: Sequence[str] | None = None) -> None:
+        """Take fused adapters out of the weights again, to the last bit; `components` as for `fuse_lora`."""
+        self._whole(components, list(self.pipeline.adapters.fused))
         self.pipeline.adapters.unfuse()
+
+    def _whole(self, components: Sequence[str] | None, names: Sequence[str]) -> None:
+        """Refuse a part of what adapters change."""
+        if components is None:
+            return
+        for part, changed in self.get_list_adapters().items():
+            if part not in components and (left := [name for name in names if name in changed]):
+                hint = f"name {part} among the components too, or leave them out"
+                raise BadRequest(f"the adapter {left[0]!r} changes the {part} as well", hint=hint)
 
     def unload_lora_weights(self) -> None:
         """Forget all adapters. As in diffusers, what is fused stays in the weights: `unfuse_lora` goes before."""
@@ -120,11 +153,44 @@ class Adapting:
         return pick(self.pipeline.adapters.loaded, name, "adapter").metadata
 
 
+def _names(adapter_names: str | Sequence[str]) -> list[str]:
+    names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names or ())
+    if not names or len(set(names)) < len(names):
+        raise BadRequest(f"the adapters are {adapter_names!r:.80}", hint="give one name, or several, each once")
+    return names
+
+
+def _read(tensors: Mapping[Any, Any]) -> Lora:
+    for key, tensor in tensors.items():
+        if not isinstance(key, str) or not isinstance(tensor, Tensor):
+            found = f"{key!r:.60} is a {type(tensor).__name__}"
+            raise BadRequest(f"the adapter holds more than tensors by key: {found}", hint="give torch tensors")
+    check_finite(tensors.items(), "the adapter")
+    return read_lora(tensors)
+
+
 def _strength(weight: Weight | None) -> Strength:
     if weight is None:
         return Strength()
     if isinstance(weight, Strength):
         return weight
     if isinstance(weight, Mapping):
-        return Strength(blocks=dict(weight))
-    return Strength(scale=float(weight))
+        return Strength(blocks=_flat(weight))
+    return Strength(scale=_number(weight))
+
+
+def _number(value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        hint = "give a number, numbers by block, or a Strength"
+        raise BadRequest(f"the strength of an adapter is {value!r:.80}", hint=hint) from None
+
+
+def _flat(blocks: Mapping[str, object], above: str = "") -> dict[str, float]:
+    """Strengths by block: diffusers' names of blocks as the network's own, tables in tables as longer names."""
+    found: dict[str, float] = {}
+    for name, value in blocks.items():
+        pattern = f"{above}{NAMED.sub(lambda match: BLOCKS[match[1]], str(name))}"
+        found |= _flat(value, f"{pattern}.") if isinstance(value, Mapping) else {pattern: _number(value)}
+    return found

@@ -1,12 +1,11 @@
 """Variant + recipe -> pipeline, in one fixed order.
 
     plan what is open -> load (meta device, then the files' own memory) -> quantize -> attention backend
-        -> compile each block -> offload -> adapters
+        -> share among processes -> compile each block -> offload -> adapters
 
 Adapters work beside the layers, so they come last and can be changed later; the one that makes a row of the package
-(mini-depth) is merged as soon as its base is loaded, and quantized with it. What comes later in other versions has
-its place here: splitting over devices after quantizing, and the trunk's runner outermost. The file is not called
-`assemble`, because then `fluxone.assemble` would be the file and not the function.
+(mini-depth) is merged as soon as its base is loaded, and quantized with it. The file is not called `assemble`,
+because then `fluxone.assemble` would be the file and not the function.
 """
 
 from __future__ import annotations
@@ -21,12 +20,13 @@ from torch import nn
 
 from fluxone.cache.drift import within
 from fluxone.cache.rules import read
+from fluxone import parallel
 from fluxone.errors import BadRequest, pick
 from fluxone.fitting import auto, is_open
 from fluxone.guiding import furnish
-from fluxone.lora.adapters import Strength, read_scale
 from fluxone.lora.joining import joined
 from fluxone.lora.load import load_lora
+from fluxone.lora.strength import read_strength
 from fluxone.nn.attention import ATTENTION, AUTO, quickest
 from fluxone.nn.transformer import Flux
 from fluxone.offload import STREAMED, Offload
@@ -53,6 +53,10 @@ def assemble(source: Variant | str, recipe: Recipe | None = None, *, variant: st
         UserError: the model cannot be found, fetched, read or completed; each its own kind.
     """
     asked = recipe or Recipe()
+    if asked.parallel is not None:
+        parallel.check(asked)
+        parallel.join()
+        asked = replace(asked, device=parallel.place(asked.device))
     recipe = settle(asked)
     if recipe.attention != AUTO:
         pick(ATTENTION, recipe.attention, "attention backend")
@@ -72,6 +76,8 @@ def assemble(source: Variant | str, recipe: Recipe | None = None, *, variant: st
     bundle = _with_redux(bundle, recipe)
     recipe = replace(recipe, attention=_attention(recipe, bundle))
     bundle.transformer.attend = ATTENTION[recipe.attention]
+    if recipe.parallel is not None:
+        parallel.spread(bundle.transformer, recipe.parallel)
     if str(recipe.device).startswith("cuda"):
         fuse(bundle.transformer)
     if recipe.compile:
@@ -79,10 +85,10 @@ def assemble(source: Variant | str, recipe: Recipe | None = None, *, variant: st
     pipeline = connect(bundle, recipe)
     pipeline.yielding = is_open(asked)
     for text in recipe.adapters:
-        place, scale = read_scale(text)
+        place, strength = read_strength(text)
         name = Path(place).stem if Path(place).stem not in pipeline.adapters.loaded else place
         pipeline.adapters.load(load_lora(place, token=recipe.token if "civitai" not in place else None), name)
-        pipeline.adapters.use({**pipeline.adapters.active, name: Strength(scale=scale)})
+        pipeline.adapters.use({**pipeline.adapters.active, name: strength})
     furnish(pipeline, recipe)
     return pipeline
 

@@ -98,5 +98,6 @@ def pick(table: Mapping[str, T], name: str, what: str) -> T:
     if word == name and word in table:
         return table[word]
     near = difflib.get_close_matches(word[:80], table, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(sorted(table))}"
+    there = f"choose one of {', '.join(sorted(table))}" if table else "there is none"
+    hint = f"did you mean {near[0]!r}?" if near else there
     raise UnknownName(f"no {what} is called {name!r}", hint=hint)

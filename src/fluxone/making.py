@@ -134,6 +134,8 @@ def velocity_of(job: Job, velocities: Sequence[Velocity], adapters: Adapters) ->
 def make_together(pipeline: Pipeline, requests: Sequence[Request]) -> list[Result]:
     """Make the pictures of several resolved requests in one batch; see `Pipeline.together`."""
     seconds = {"text": 0.0, "steps": 0.0, "decode": 0.0}
+    if not requests:
+        return []
     if any(request.ultra is not None for request in requests):
         raise BadRequest("an ultra picture is in a batch with others", hint="make it by itself")
     with clock(seconds, "text"):

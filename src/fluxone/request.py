@@ -177,8 +177,7 @@ class Request:
         if self.guidance is not None:
             _within("guidance", self.guidance, 0, 1000)
         _within("cfg", self.cfg, 0, 100)
-        for name, scale in self.adapters or ():
-            _within(f"scale of the adapter {name}", scale, -100, 100)
+        _check_adapters(self.adapters)
         _within("nag", self.nag, 1, 100)
         _within("tau of nag", self.nag_tau, 1, 100)
         _within("alpha of nag", self.nag_alpha, 0, 1)
@@ -350,6 +349,16 @@ def _check_ultra(request: Request) -> None:
         raise BadRequest(f"ultra is given with {others[0]}", hint="make that picture first, then use it as init")
     if request.expand is not None or request.paste is not None or request.then:
         raise BadRequest("ultra is given with expand, paste or later edits", hint="make that first")
+
+
+def _check_adapters(adapters: object) -> None:
+    rows = adapters if isinstance(adapters, list | tuple) else () if adapters is None else (adapters,)
+    if not all(isinstance(row, list | tuple) and len(row) == 2 and isinstance(row[0], str) for row in rows):
+        raise BadRequest(f"adapters is {adapters!r:.80}", hint='give pairs of name and scale: (("fox", 0.8),)')
+    for name, scale in rows:
+        _within(f"scale of the adapter {name}", scale, -100, 100)
+    if len({name for name, _ in rows}) < len(rows):
+        raise BadRequest(f"adapters is {adapters!r:.80}", hint="give each name once")
 
 
 def _check_text(name: str, text: object) -> None:

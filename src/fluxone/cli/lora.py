@@ -66,12 +66,12 @@ def merge_into(model: str, places: tuple[str, ...]) -> None:
         raise BadRequest("merge needs adapters and a name for the result", hint="fluxone lora merge MODEL LORA OUT")
     *files, out = places
     target = _free(out)
-    from fluxone.lora.adapters import Strength, read_scale
     from fluxone.lora.load import load_lora
     from fluxone.lora.merge import merge
+    from fluxone.lora.strength import read_strength
 
-    chosen = [read_scale(file) for file in files]
-    loras = [(load_lora(file), Strength(scale=scale)) for file, scale in chosen]
+    chosen = [read_strength(file) for file in files]
+    loras = [(load_lora(file), strength) for file, strength in chosen]
     with _Bar() as bar:
         merge(model, loras, target, told=bar)
     console.result(str(target))

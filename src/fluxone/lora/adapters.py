@@ -10,9 +10,6 @@ Changes that cannot work beside a layer (norms, embeddings, replacements) are ma
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -20,65 +17,13 @@ from torch import Tensor, nn
 from fluxone.errors import BadRequest, UserError, pick
 from fluxone.lora.delta import Delta, merged
 from fluxone.lora.layer import Side, attach, beside, sides_of, weight_of
-from fluxone.lora.load import PARTS, WIDENED, Lora, check_fit, shapes_of
+from fluxone.lora.load import WIDENED, Lora, check_fit, shapes_of
+from fluxone.lora.strength import Strength as Strength
+from fluxone.lora.strength import read_scale as read_scale
 from fluxone.weights.keymap import TRANSFORMER
 
 Place = tuple[str, str]  # part, module or parameter
 Share = float | Tensor  # of a strength: one number, or one a row of the batch
-
-
-@dataclass(frozen=True, kw_only=True)
-class Strength:
-    """How strongly an adapter works.
-
-    Attributes:
-        scale: everywhere.
-        blocks: pattern (`transformer.double_blocks.1*`, `single_blocks`, `text_encoder`) -> factor; the last
-            pattern that fits a module counts.
-        course: factors over the steps of a walk, evenly from the first step to the last; empty is 1 throughout.
-    """
-
-    scale: float = 1.0
-    blocks: Mapping[str, float] = field(default_factory=dict)
-    course: tuple[float, ...] = ()
-
-    def at(self, part: str, module: str) -> float:
-        """The strength at one module."""
-        factor = 1.0
-        for pattern, value in self.blocks.items():
-            head, _, rest = pattern.partition(".")
-            whole = ".".join(word for word in (PARTS.get(head, head), rest) if word)
-            names = (f"{part}.{module}", module)
-            if any(fnmatchcase(name, whole) or f"{name}.".startswith(f"{whole}.") for name in names):
-                factor = value
-        return self.scale * factor
-
-    def after(self, share: float) -> float:
-        """The factor after a share (0..1) of a walk, on straight lines between those of the course."""
-        if not self.course:
-            return 1.0
-        place = min(max(share, 0.0), 1.0) * (len(self.course) - 1)
-        i = min(int(place), len(self.course) - 2) if len(self.course) > 1 else 0
-        following = self.course[min(i + 1, len(self.course) - 1)]
-        return self.course[i] + (place - i) * (following - self.course[i])
-
-
-def read_scale(text: str) -> tuple[str, float]:
-    """`FILE:0.8` as the file and its scale; 1 if there is none.
-
-    Raises:
-        BadRequest: what follows the last colon is a number, but not a finite one.
-    """
-    file, colon, number = text.rpartition(":")
-    try:
-        scale = float(number)
-    except ValueError:
-        return text, 1.0
-    if not colon or not file or Path(text).exists() or file == "civitai":
-        return text, 1.0
-    if not abs(scale) < float("inf"):
-        raise BadRequest(f"the scale of {file} is {number}", hint="use a number such as 0.8")
-    return file, scale
 
 
 class Adapters:
@@ -138,7 +83,7 @@ class Adapters:
     def hashes(self) -> dict[str, str]:
         """What works, for a picture's record: name -> fingerprint of the file, and its strength."""
         working = {**self.fused, **self.active}
-        return {f"lora {name}": f"{self.loaded[name].hash} at {at.scale:g}" for name, at in working.items()}
+        return {f"lora {name}": f"{self.loaded[name].hash} at {at}" for name, at in working.items()}
 
     def load(self, lora: Lora, name: str) -> None:
         """Keep an adapter; it does not work until `use` or `fuse` names it.
@@ -157,27 +102,57 @@ class Adapters:
             del self.loaded[name]
             raise
 
+    def swap(self, lora: Lora, name: str) -> None:
+        """Put an adapter in the place of the one of that name; it works as strongly.
+
+        Raises:
+            BadWeights: it does not fit the model; the old one stays.
+            UnknownName, BadRequest: there is none of that name, or it is fused.
+        """
+        old = pick(self.loaded, name, "adapter")
+        if name in self.fused:
+            raise BadRequest(f"the adapter {name!r} is fused", hint="unfuse it first")
+        strengths, order = dict(self.active), list(self.loaded)
+        self.drop(name)
+        try:
+            self.load(lora, name)
+        except UserError:
+            self.load(old, name)
+            raise
+        finally:
+            self.loaded = {other: self.loaded[other] for other in order}
+            self.use(strengths)
+
     def use(self, strengths: Mapping[str, Strength]) -> None:
         """Let exactly these adapters work, beside those that are fused.
 
         Raises:
             UnknownName: one of them is not loaded.
-            BadRequest: one of them is fused.
+            BadRequest: one of them is fused, or has a strength for blocks that there are none of.
         """
-        for name in strengths:
+        for name, strength in strengths.items():
             pick(self.loaded, name, "adapter")
             if name in self.fused:
                 raise BadRequest(f"the adapter {name!r} is fused", hint="unfuse it first")
+            if strength.blocks:
+                strength.check({part: dict(module.named_modules()) for part, module in self.modules.items()})
         if dict(strengths) != self.active:
             self.active = dict(strengths)
             self._shares = {}
             self._lay()
 
     def fuse(self, names: Iterable[str] | None = None, *, scale: float = 1.0) -> None:
-        """Merge working adapters (all if None) into the weights, at their strengths times `scale`."""
+        """Merge working adapters (all if None) into the weights, at their strengths times `scale`.
+
+        Raises:
+            UnknownName: one of them does not work.
+            BadRequest: the strength of one runs over the steps.
+        """
         chosen = list(self.active) if names is None else list(names)
         for name in chosen:
-            pick(self.active, name, "working adapter")
+            if pick(self.active, name, "working adapter").course:
+                hint = "leave it beside the weights, or give it one strength"
+                raise BadRequest(f"the strength of the adapter {name!r} runs over the steps", hint=hint)
         for name in chosen:
             now = self.active.pop(name)
             self.fused[name] = Strength(scale=now.scale * scale, blocks=now.blocks)

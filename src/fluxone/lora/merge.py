@@ -35,6 +35,10 @@ OVERSAMPLE, ROUNDS = 16, 6  # of the randomised method beyond (Halko et al. 2011
 Deltas = dict[tuple[str, str], list[tuple[Delta, float]]]
 
 
+def _note(strength: Strength) -> float | str:
+    return str(strength) if strength.blocks else strength.scale
+
+
 def merge(
     model: str,
     loras: Sequence[tuple[Lora, Strength]],
@@ -56,12 +60,16 @@ def merge(
     if packed:
         raise BadWeights(f"{min(packed)} holds packed numbers", hint="make them plain first: fluxone models convert")
     deltas: Deltas = {}
+    modules = {part: {name.rpartition(".")[0] for name in shapes} for part, shapes in base.shapes.items()}
     for lora, strength in loras:
         check_fit(lora, base.shapes, base.width)
+        strength.check(modules)
+        if strength.course:
+            raise BadRequest(f"the strength of {lora.path} runs over the steps", hint="give it a single one")
         for delta in lora.deltas:
             place = (delta.target.part, delta.target.name)
             deltas.setdefault(place, []).append((delta, strength.at(place[0], delta.target.module)))
-    note = {"fluxone.merged": json.dumps([[Path(lora.path).name, strength.scale] for lora, strength in loras])}
+    note = {"fluxone.merged": json.dumps([[Path(lora.path).name, _note(strength)] for lora, strength in loras])}
     headers = {header.path: header for part in base.parts.values() for header in part.headers}
     if out.exists() and (out.is_dir() or out.resolve() == base.path.resolve()):
         raise CannotWrite(f"{out} is there already", hint="give a new name")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fluxone import FluxPipeline
-from fluxone.errors import BadRequest, BadWeights, UnknownName
-from fluxone.lora.adapters import Strength, read_scale
+from fluxone.errors import BadRequest, BadWeights, UnknownName, UserError
 from fluxone.lora.course import share_at
 from fluxone.lora.load import read_lora
+from fluxone.lora.strength import Strength, read_scale, read_strength
 from fluxone.pipeline import Pipeline
 from fluxone.request import Request
 from fluxone.variants import Kind
@@ -194,3 +195,97 @@ def test_an_adapter_that_does_not_fit_changes_nothing(pipeline: Pipeline) -> Non
 )
 def test_scales_are_read_after_the_last_colon(text: str, read: tuple[str, float]) -> None:
     assert read_scale(text) == read
+
+
+STRENGTHS = {
+    "0.8": Strength(scale=0.8),
+    "0.8,single_blocks=0.5,double_blocks.1*=0": Strength(
+        scale=0.8, blocks={"single_blocks": 0.5, "double_blocks.1*": 0.0}
+    ),
+    "1,1..0.5..0": Strength(course=(1.0, 0.5, 0.0)),
+    "-2,text_encoder=0,0..1": Strength(scale=-2.0, blocks={"text_encoder": 0.0}, course=(0.0, 1.0)),
+}
+
+
+@pytest.mark.parametrize("text", STRENGTHS)
+def test_a_recipe_says_strengths_by_block_and_step(text: str) -> None:
+    assert read_strength(f"org/name:{text}") == ("org/name", STRENGTHS[text])
+    assert str(STRENGTHS[text]) == text
+    assert read_strength("fox.safetensors:1..0") == ("fox.safetensors", Strength(course=(1.0, 0.0)))
+
+
+@pytest.mark.parametrize("text", ["0.8,0.5", "0.8,=1", "0.8,single_blocks", "0.8,single_blocks=1..0", "nan", "1e9"])
+def test_what_is_no_strength_is_said(text: str) -> None:
+    with pytest.raises(BadRequest, match="the strength of"):
+        read_strength(f"fox.safetensors:{text}")
+    with pytest.raises(BadRequest, match="some blocks or steps"):
+        read_scale("fox.safetensors:0.8,single_blocks=0.5")
+
+
+def test_strengths_that_mean_nothing_are_refused(pipeline: Pipeline) -> None:
+    door, adapters, one = FluxPipeline(pipeline), pipeline.adapters, adapter(pipeline)
+    door.load_lora_weights(one, adapter_name="a")
+    wrong: list[tuple[Any, str]] = [
+        ({"nonsense": 0.5}, "'nonsense' fits no block of the model"),
+        ({"transformer": {"transformer_blocks": "x"}}, "strength of an adapter is 'x'"),
+        (float("nan"), "strength of an adapter is nan"),
+        ("x", "strength of an adapter is 'x'"),
+        (10**6, "strength of an adapter is 1000000"),
+    ]
+    for weight, said in wrong:
+        with pytest.raises(BadRequest, match=said):
+            door.set_adapters("a", weight)
+    for names in (None, [], ["a", "a"]):
+        with pytest.raises(BadRequest, match="give one name, or several, each once"):
+            door.set_adapters(names)  # type: ignore[arg-type]
+    door.set_adapters("a", {"transformer": {"transformer_blocks.0": 0.5, "single_transformer_blocks": 2}})
+    assert adapters.active["a"].blocks == {"transformer.double_blocks.0": 0.5, "transformer.single_blocks": 2.0}
+    door.set_adapters("a", Strength(course=(1.0, 0.0)))
+    with pytest.raises(BadRequest, match="runs over the steps"):
+        door.fuse_lora()
+    with pytest.raises(UnknownName, match="no adapter is called 'b'"):
+        door.set_adapters("b")
+    door.unload_lora_weights()
+    with pytest.raises(UnknownName, match="there is none"):
+        door.set_adapters("b")
+
+
+def test_an_adapter_is_swapped_for_another_of_its_name(pipeline: Pipeline) -> None:
+    door, one, other = FluxPipeline(pipeline), adapter(pipeline), adapter(pipeline, seed=1)
+    door.load_lora_weights(one, adapter_name="a")
+    door.load_lora_weights(other, adapter_name="b")
+    door.set_adapters(["a", "b"], [0.5, 1.0])
+    door.load_lora_weights(other, adapter_name="a", hotswap=True)
+    assert list(pipeline.adapters.loaded) == ["a", "b"] and pipeline.adapters.active["a"].scale == 0.5
+    swapped = latents(pipeline)
+    with pytest.raises(BadWeights, match="does not fit"):
+        wide = {key: torch.zeros(2, 99) if "lora_A" in key else value for key, value in one.items()}
+        door.load_lora_weights(wide, adapter_name="a", hotswap=True)
+    assert torch.equal(latents(pipeline), swapped)
+    door.set_adapters("b", 1.5)
+    assert torch.allclose(latents(pipeline), swapped, atol=1e-4)
+    with pytest.raises(UnknownName, match="no adapter is called 'c'"):
+        door.load_lora_weights(one, adapter_name="c", hotswap=True)
+    door.unload_lora_weights()
+
+
+def test_adapters_are_fused_whole(pipeline: Pipeline) -> None:
+    door, one = FluxPipeline(pipeline), adapter(pipeline)
+    door.load_lora_weights(one, adapter_name="abc")
+    with pytest.raises(BadRequest, match="'abc' changes the transformer as well"):
+        door.fuse_lora(components=["text_encoder"])
+    beside = latents(pipeline)
+    door.fuse_lora(components=["transformer"], adapter_names="abc")
+    assert torch.allclose(latents(pipeline), beside, atol=1e-4)
+    door.unfuse_lora(components=["transformer"])
+    assert torch.equal(latents(pipeline), beside)
+    door.unload_lora_weights()
+
+
+@pytest.mark.parametrize("given", [None, 3, {1: torch.zeros(1)}, {"a": 3}])
+def test_what_is_no_adapter_is_said(pipeline: Pipeline, given: Any) -> None:
+    with pytest.raises(UserError, match="adapter"):
+        FluxPipeline(pipeline).load_lora_weights(given)
+    broken = {key: value * float("nan") for key, value in adapter(pipeline).items()}
+    with pytest.raises(BadWeights, match="NaN or infinity"):
+        FluxPipeline(pipeline).load_lora_weights(broken)

@@ -87,3 +87,13 @@ def test_an_adapter_that_replaces_a_parameter_serves_one_strength_a_batch(pipeli
     assert np.abs(np.subtract(made, alone, dtype=np.int16)).max() <= 1
     with pytest.raises(BadRequest, match="which the pictures of a batch share"):
         pipeline.together([both[0], replace(both[1], adapters=(("norm", 0.5),))])
+
+
+@pytest.mark.parametrize("adapters", [{"a": 1.0}, "a", (("a", 1.0), ("a", 2.0)), (("a",),), ((1, 1.0),), (("a", "x"),)])
+def test_what_names_no_adapters_is_said(adapters: object) -> None:
+    with pytest.raises(BadRequest, match="adapter"):
+        replace(ASKED, adapters=adapters)
+
+
+def test_no_requests_make_no_pictures(pipeline: Pipeline) -> None:
+    assert pipeline.together([]) == []
