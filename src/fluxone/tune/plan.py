@@ -28,9 +28,10 @@ from fluxone.tune.folder import Example, digest
 from fluxone.tune.kinds import Size
 from fluxone.tune.lint import Finding, lint
 from fluxone.tune.memory import Memory, estimate
-from fluxone.tune.presets import Reason, preset
+from fluxone.tune.presets import Preset, Reason, preset
 from fluxone.tune.settings import Settings
 from fluxone.tune.trainer import Tick
+from fluxone.variants import Variant
 from fluxone.weights.load import resolve
 
 LEARNT_BESIDE = ("fp8", "int8", "nf4")  # packings whose products have a way back
@@ -109,12 +110,12 @@ def prepare(wish: Wish, told: Told | None = None) -> Plan:
     row, _ = resolve(wish.model, token=wish.recipe.token)
     recipe = wish.recipe
     if row is not None and wish.vram is not None:
-        quant = preset(wish.what, row, len(examples), wish.given, quant=recipe.quant, vram=wish.vram).quant
+        quant = _decided(wish, row, len(examples), recipe).quant
         recipe = replace(recipe, quant=quant)
     told.line(f"loading {wish.model}")
     pipeline = assemble(wish.model, _typed(recipe))
     _check_base(pipeline)
-    decided = preset(wish.what, pipeline.variant, len(examples), wish.given, quant=recipe.quant, vram=wish.vram)
+    decided = _decided(wish, pipeline.variant, len(examples), recipe)
     settings = decided.settings
     if settings.preserve == "class" and not (wish.class_word and wish.name):
         raise BadRequest("preserve is class, and there is no name or no class word", hint="give --name and --class")
@@ -143,6 +144,11 @@ def prepare(wish: Wish, told: Told | None = None) -> Plan:
         data=_content(examples, digests),
         size=size,
     )  # fmt: skip
+
+
+def _decided(wish: Wish, variant: Variant, pictures: int, recipe: Recipe) -> Preset:
+    named = bool(wish.name)
+    return preset(wish.what, variant, pictures, wish.given, quant=recipe.quant, vram=wish.vram, named=named)
 
 
 def _check_base(pipeline: Pipeline) -> None:

@@ -44,8 +44,9 @@ class Preset:
 
 
 def preset(
-    what: str, variant: Variant, pictures: int, given: Mapping[str, Any], *, quant: str | None, vram: float | None
-) -> Preset:
+    what: str, variant: Variant, pictures: int, given: Mapping[str, Any], *, quant: str | None, vram: float | None,
+    named: bool = True,
+) -> Preset:  # fmt: skip
     """The settings of a run.
 
     Args:
@@ -53,13 +54,14 @@ def preset(
         given: fields of `Settings` that the user chose.
         quant: that the user chose.
         vram: GiB that it should fit, or None.
+        named: whether prompts are to have a name for it.
 
     Raises:
         BadRequest: a field that was given is out of range.
     """
     pick(WHAT, what, "kind of fine-tuning")
     count = sum(parameters(variant.shape))
-    chosen = {**(_small(what, pictures) if count < SMALL else _large(what, pictures, variant)), **_kept(variant)}
+    chosen = {**(_small(what, pictures, named) if count < SMALL else _large(what, pictures, variant)), **_kept(variant)}
     reasons = [Reason(name=name, value=value, why=why) for name, (value, why) in chosen.items() if name not in given]
     reasons += [Reason(name=name, value=value, why="as you asked") for name, value in given.items()]
     settings = Settings(**{name: value for name, (value, _) in chosen.items() if name not in given}, **given)
@@ -68,16 +70,22 @@ def preset(
     return _fitted(settings, variant, reasons, quant=quant, vram=vram)
 
 
-def _small(what: str, pictures: int) -> dict[str, tuple[Any, str]]:
-    steps = max(400, min(900, 50 * pictures))
+def _small(what: str, pictures: int, named: bool) -> dict[str, tuple[Any, str]]:
+    steps = max(800, min(1600, 100 * pictures))
     return {
         "batch": (8, "a small network: a batch costs seconds, and steadies the steps"),
-        "rank": (16, "a tenth of a small network's width is enough for one subject"),
-        "rate": (1e-3, "a narrow network takes larger steps than a wide one"),
-        "steps": (steps, f"50 a picture, {pictures} of them, between 400 and 900"),
+        "rank": (32, "a sixth of a small network's width: it has little of its own that could be turned to use"),
+        "targets": (
+            ("blocks", "modulation", "ends"),
+            "a small network has few places to keep something new in: modulation knows the name, the ends the colours",
+        ),
+        "rate": (2e-3, "a narrow network takes larger steps than a wide one"),
+        "steps": (steps, f"100 a picture, {pictures} of them, between 800 and 1600"),
         "fall": ("linear", "the last third falls: textures settle"),
-        **_other(what),
-        **_calmed(what),
+        **(
+            _other(what) if what == "style" else {"drop": (0.0, "what is learnt without words leaks")}
+        ),
+        **(_calmed() if named or what != "style" else {}),
     }
 
 
@@ -100,10 +108,8 @@ def _other(what: str) -> dict[str, tuple[Any, str]]:
     return {"drop": (0.05, "now and then without words, so that guidance keeps its other side")}
 
 
-def _calmed(what: str) -> dict[str, tuple[Any, str]]:
-    """A small network forgets soon; a style is to be everywhere."""
-    if what == "style":
-        return {}
+def _calmed() -> dict[str, tuple[Any, str]]:
+    """A small network forgets soon. A style without a name is to be everywhere."""
     return {
         "preserve": ("pictures", "a small network forgets soon: on pictures of its own it stays what it was"),
         "preserve_share": (0.5, "every second step is enough"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,18 @@ FEW_LOOK_STEPS = 12  # steps of the pictures of a look, at most, if nothing is s
 STATE = "state"
 FEW_PICTURES = 60  # up to which captions are held against each other
 THINGS = ("cat", "dog", "car", "house", "tree", "star", "rabbit", "boat")
-BASE_PICTURES = 32  # drawn by the base of other prompts, where it is to stay what it was on these
+OTHERS = (
+    *ELSEWHERE,
+    'a wooden sign that says "HELLO"',
+    "three red balloons in the city",
+    "a girl with red hair in a blue shirt waving in the snow",
+    "a fox reading a book under a tree",
+    'a banner that says "moon" at night',
+    "a boy with black hair standing in a room",
+    "two green rabbits on the beach",
+    "a yellow duck on top of a box in the forest",
+)
+BASE_PICTURES = 48  # drawn by the base of other prompts, where it is to stay what it was on these
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,7 +288,7 @@ class Run:
         place = self.out / "base"
         place.mkdir(parents=True, exist_ok=True)
         texts = _calm(plan)
-        found = [Example(path=place / f"{n:03}.png", text=texts[n * 7 % len(texts)]) for n in range(BASE_PICTURES)]
+        found = [Example(path=place / f"{n:03}.png", text=texts[n % len(texts)]) for n in range(BASE_PICTURES)]
         asked = [
             Request(prompt=one.text, seed=1000 + n, resolution=size, steps=self._steps()) for n, one in enumerate(found)
         ]
@@ -307,12 +319,14 @@ def told_of(look: Look) -> str:
 
 
 def _calm(plan: Plan) -> tuple[str, ...]:
-    """Prompts without the subject: the captions with common things, or its class, in the name's place."""
-    word = plan.wish.name
-    things = [f"a {thing}" for thing in (*THINGS, *((plan.wish.class_word,) if plan.wish.class_word else ()))]
+    """Prompts without the subject: others altogether, and the captions with common things, or its class, in its place;
+    without the name alone where it names a style."""
+    word, own = plan.wish.name, plan.wish.class_word
+    things = [f"a {thing}" for thing in (*((own,) if own else ()), *THINGS)] if plan.wish.what != "style" else [""]
     texts = [example.text for example in plan.trained if word and word.lower() in example.text.lower()]
-    made = [without(text, word, thing) for text in texts for thing in things]
-    return tuple(dict.fromkeys(made)) or ELSEWHERE
+    made = [without(text, word, thing).strip(" ,") for thing in things for text in texts]
+    pairs = zip_longest(OTHERS, dict.fromkeys(made))
+    return tuple(dict.fromkeys(text for pair in pairs for text in pair if text))
 
 
 def _clear(out: Path) -> None:
