@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from fluxone import parallel
 from fluxone.cache.drift import within
 from fluxone.cache.rules import read
-from fluxone import parallel
 from fluxone.errors import BadRequest, pick
 from fluxone.fitting import auto, is_open
 from fluxone.guiding import furnish

@@ -28,6 +28,11 @@ CACHES = {
     "teacache": "guess a step when the first block is shown about what it was shown before",
     "taylor": "compute every third step, and go on between them along the last changes",
 }
+PARALLELS = {
+    "ulysses": "the picture's tokens; each attends for some heads",
+    "gather": "the picture's tokens; each attends for its own, with everybody's keys and values",
+    "tensor": "the blocks' weights",
+}
 COMPATS = {
     "exact": "float32 sigma, time and guidance; noise drawn in float32",
     "bfl": "time and guidance rounded to bfloat16 as the reference implementation does",
@@ -51,6 +56,7 @@ class Recipe:
         compat: row of `COMPATS`: whose rounding and padding to follow.
         cache: `NAME` or `NAME:LIMIT` of a row of `CACHES`: some steps are guessed; None computes all.
         max_drift: picks the quickest row of `cache` whose measured drift is at most this.
+        parallel: row of `PARALLELS`: what the processes share that torchrun has started; None shares nothing.
         adapters: LoRAs and their relatives as `FILE` or `FILE:SCALE`; a hub id or `civitai:VERSION` serves as FILE.
         controlnets, ip_adapters: networks beside the transformer as `FILE` or `FILE:SCALE`; calls give them pictures.
         embeddings: files of own words (textual inversion), as `FILE` or `FILE:WORD`.
@@ -73,6 +79,7 @@ class Recipe:
     compile: bool = False
     cache: str | None = None
     max_drift: float | None = None
+    parallel: str | None = None
     adapters: tuple[str, ...] = ()
     controlnets: tuple[str, ...] = ()
     ip_adapters: tuple[str, ...] = ()
@@ -103,6 +110,8 @@ class Recipe:
         pick(COMPATS, self.compat, "compat profile")
         if self.cache is not None:
             pick(CACHES, self.cache.partition(":")[0], "cache")
+        if self.parallel is not None:
+            pick(PARALLELS, self.parallel, "way of sharing")
         if self.max_drift is not None and not 0 <= self.max_drift < 10:
             raise BadRequest(f"max_drift is {self.max_drift!r}", hint="use a share of the picture, such as 0.05")
         if self.device is not None and self.device.split(":")[0] not in ("cpu", "cuda", "mps", "xpu"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -88,6 +89,7 @@ class Asked(Beside):
     cache: str | None = None
     max_drift: float | None = None
     offload: str
+    parallel: str | None = None
     compat: str
     tiled: bool
     loras: tuple[str, ...]
@@ -176,6 +178,7 @@ class Asked(Beside):
             offload=self.offload,
             cache=self.cache,
             max_drift=self.max_drift,
+            parallel=self.parallel,
             compat=self.compat,
             adapters=self.loras,
             tiled=self.tiled,
@@ -203,10 +206,13 @@ def generate(asked: Asked, given: Callable[[Request], Request] = lambda request:
         pick(VARIANTS, asked.variant, "variant")
     target = naming.target(asked.output, asked.format_, asked.count)
     recipe, request = asked.recipe(), given(asked.request())
+    leads = recipe.parallel is None or os.environ.get("RANK", "0") == "0"  # of those that share one tells and saves
+    quiet = asked.quiet or not leads
     naming.prepare(target.folder)
-    console.listen(quiet=asked.quiet)
-    if not asked.quiet:
+    console.listen(quiet=quiet)
+    if not quiet:
         console.notice(f"loading {model}")
+    from fluxone import parallel
     from fluxone.assembly import assemble
     from fluxone.prompts import settled
 
@@ -215,18 +221,23 @@ def generate(asked: Asked, given: Callable[[Request], Request] = lambda request:
     if told is not None and request.guidance not in (None, told):
         console.notice(f"notice: {pipeline.variant.name} is always told guidance {told:g}, which it was distilled with")
     request = pipeline.resolve(request)
-    made = []
+    if recipe.parallel is not None:
+        request = replace(request, seed=parallel.agreed(request.seed))
+    made: list[dict[str, object]] = []
     for index in range(request.count):
         one = replace(request, seed=(request.seed + index) % (MAX_SEED + 1), count=1)
         output = target.path(settled(one, one.seed).prompt, one.seed, index)
-        made.append(make(pipeline, one, output, preview=asked.preview, quiet=asked.quiet))
-        if not asked.as_json:
+        made.append(make(pipeline, one, output, preview=asked.preview and leads, quiet=quiet, saves=leads))
+        if leads and not asked.as_json:
             console.result(str(output))
-    if asked.as_json:
+    if leads and asked.as_json:
         console.document({"fluxone": __version__, "images": made})
+    parallel.leave()
 
 
-def make(pipeline: Pipeline, request: Request, output: Path, *, preview: bool, quiet: bool) -> dict[str, object]:
+def make(
+    pipeline: Pipeline, request: Request, output: Path, *, preview: bool, quiet: bool, saves: bool = True
+) -> dict[str, object]:
     """Make the one picture of a resolved request, save it with its record, and describe it.
 
     Raises:
@@ -244,7 +255,8 @@ def make(pipeline: Pipeline, request: Request, output: Path, *, preview: bool, q
         hashes=pipeline.hashes,
         recipe=pipeline.recipe,
     )
-    provenance.save(result.images[0], output, entry)
+    if saves:
+        provenance.save(result.images[0], output, entry)
     if not quiet:
         console.notice(f"made in {duration(sum(result.seconds.values()))}")
     seconds = {name: round(value, 3) for name, value in result.seconds.items()}
@@ -331,6 +343,7 @@ OPTIONS: list[click.Parameter] = [
     click.Option(["--cache"], metavar="NAME[:LIMIT]", help=options.CACHE_HELP),
     click.Option(["--max-drift"], type=float, help="Guess as many steps as drift no further, as a share: 0.05."),
     click.Option(["--offload"], default="none", metavar="NAME", help=options.OFFLOAD_HELP),
+    click.Option(["--parallel"], metavar="NAME", help=options.PARALLEL_HELP),
     click.Option(["--compat"], default="exact", metavar="NAME", help=options.COMPAT_HELP),
     click.Option(["--tiled"], is_flag=True, help="Decode in tiles: less memory."),
     click.Option(["--lora", "loras"], metavar="FILE[:SCALE]", multiple=True, help="An adapter, in any style; repeat."),

@@ -10,7 +10,7 @@ import click
 
 from fluxone.errors import BadFile, BadRequest, pick
 from fluxone.geometry import Resolution
-from fluxone.recipe import CACHES, COMPATS, DTYPES, OFFLOADS, QUANTS
+from fluxone.recipe import CACHES, COMPATS, DTYPES, OFFLOADS, PARALLELS, QUANTS
 from fluxone.request import EMPHASES, Region
 from fluxone.variants import VARIANTS, Kind
 from fluxone.weights.shipped import place
@@ -42,6 +42,7 @@ DTYPE_HELP = f"{', '.join(DTYPES)}; float32 on a CPU, else bfloat16 by default."
 QUANT_HELP = f"{', '.join(QUANTS)}: the transformer's blocks in fewer bits."
 CACHE_HELP = f"{', '.join(CACHES)}: guess steps; without, all are computed."
 OFFLOAD_HELP = f"{', '.join(OFFLOADS)}: what may wait outside the device."
+PARALLEL_HELP = f"{', '.join(PARALLELS)}: what the processes share that torchrun has started."
 COMPAT_HELP = f"{', '.join(COMPATS)}: whose rounding and padding to follow."
 EMPHASIS_HELP = f"{', '.join(EMPHASES)}: whether (red:1.3) weighs words; auto where a bracket has a number."
 REGION_HELP = "Words for where the mask is white, besides the prompt; repeat."

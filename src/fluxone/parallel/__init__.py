@@ -1,6 +1,7 @@
 """One picture by several processes, launched by torchrun: its tokens shared out, or the network's weights.
 
-    parallel = spread(network, "ulysses")     every process then calls the network with the same inputs
+    spread(network, "ulysses")                          every process then calls the network with the same inputs
+    torchrun --nproc-per-node 2 -m fluxone generate ... --parallel ulysses                         the command line
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from fluxone.errors import BadRequest, pick
 from fluxone.nn.transformer import Flux
 from fluxone.parallel.context import share_tokens
 from fluxone.parallel.tensor import share_weights
+from fluxone.recipe import AUTO, Recipe
 
 Group = dist.ProcessGroup
+TENSOR = "tensor"
 WAYS: dict[str, Callable[[Flux, str, Group], None]] = {
-    "ulysses": share_tokens, "gather": share_tokens, "tensor": share_weights,
+    "ulysses": share_tokens, "gather": share_tokens, TENSOR: share_weights,
 }  # fmt: skip
 
 
@@ -38,6 +41,44 @@ def join() -> Group:
     whole = dist.group.WORLD
     assert whole is not None, "init_process_group makes it"
     return whole
+
+
+def place(device: str | None) -> str | None:
+    """The device of this process: its own of the machine's GPUs, where none is named."""
+    if device in (None, "cuda") and torch.cuda.is_available():
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return device
+
+
+def agreed(number: int) -> int:
+    """The first process's number, for all."""
+    numbers = [number]
+    dist.broadcast_object_list(numbers, src=0, group=join())
+    return numbers[0]
+
+
+def leave() -> None:
+    """Go out of the group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse what does not go together with sharing.
+
+    Raises:
+        BadRequest: the recipe has something beside it that knows the whole picture, or whole weights, or decides alone.
+    """
+    whole = {
+        "a cache": recipe.cache or recipe.max_drift, "ControlNets": recipe.controlnets,
+        "IP-Adapters": recipe.ip_adapters, "quant auto": AUTO in (recipe.quant, recipe.quant_t5),
+        "offload auto": recipe.offload == AUTO,
+    }  # fmt: skip
+    if recipe.parallel == TENSOR:
+        whole |= {"quant": recipe.quant, "adapters": recipe.adapters}
+    for name, given in whole.items():
+        if given:
+            raise BadRequest(f"parallel {recipe.parallel} and {name} are both on", hint="use one of them")
 
 
 def spread(network: Flux, way: str, group: Group | None = None) -> None:

@@ -34,19 +34,25 @@ class Share:
     group: dist.ProcessGroup
 
 
+def parts(count: int, world: int) -> tuple[int, ...]:
+    """How many each process gets: as many, or one more."""
+    return tuple(count // world + (rank < count % world) for rank in range(world))
+
+
 def ulysses(attend: Attend, share: Share, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention by heads: heads to their process, and results back."""
-    world, text = len(share.sizes), share.text
+    text, rank = share.text, share.rank
     both = torch.stack((q, k, v))  # 3 B H N D
-    heads = both.shape[2] // world
-    own = both[:, :, share.rank * heads : (share.rank + 1) * heads, :text]
-    parts = both[:, :, :, text:].unflatten(2, (world, heads)).unbind(2)
-    picture = torch.cat(_exchanged(parts, _shapes(own, share.sizes), share), dim=3)
+    heads = parts(both.shape[2], len(share.sizes))
+    own = both.split(heads, dim=2)[rank][:, :, :, :text]
+    sent = both[:, :, :, text:].split(heads, dim=2)
+    picture = torch.cat(_exchanged(sent, _shapes(own, share.sizes), share), dim=3)
     out = attend(*torch.cat((own, picture), dim=3).unbind(0))
-    words = torch.cat(_gathered(out[:, :, :text], [tuple(out[:, :, :text].shape)] * world, share.group), dim=1)
-    shape = (*out.shape[:2], share.sizes[share.rank], out.shape[3])
-    back = _exchanged(out[:, :, text:].split(share.sizes, dim=2), [shape] * world, share)
-    return torch.cat((words, torch.cat(back, dim=1)), dim=2)
+    batch, size = out.shape[0], out.shape[3]
+    words = _gathered(out[:, :, :text], [(batch, count, text, size) for count in heads], share.group)
+    shapes = [(batch, count, share.sizes[rank], size) for count in heads]
+    back = _exchanged(out[:, :, text:].split(share.sizes, dim=2), shapes, share)
+    return torch.cat((torch.cat(words, dim=1), torch.cat(back, dim=1)), dim=2)
 
 
 def gather(attend: Attend, share: Share, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -102,7 +108,7 @@ class Shared:
             raise BadRequest(f"{tokens} tokens for {self.world} processes", hint="draw a larger picture")
         if self.way != "ulysses" and model.attend not in ATTENTION.values():
             raise BadRequest("regions and nag need every query of a head together", hint="share tokens by ulysses")
-        sizes = tuple(tokens // self.world + (rank < tokens % self.world) for rank in range(self.world))
+        sizes = parts(tokens, self.world)
         start = sum(sizes[: self.rank])
         stop = start + sizes[self.rank]
         turns = torch.cat((pe.turns[..., :text, :, :], pe.turns[..., text + start : text + stop, :, :]), dim=-3)
@@ -121,10 +127,9 @@ def share_tokens(network: Flux, way: str, group: dist.ProcessGroup) -> None:
     """Let the processes of a group each take some of the picture's tokens through the blocks.
 
     Raises:
-        BadRequest: there are heads that belong to no process.
+        BadRequest: there are processes without a head.
     """
     world = dist.get_world_size(group)
-    if way == "ulysses" and network.shape.heads % world:
-        hint = "take a number that divides them, or share by gather"
-        raise BadRequest(f"{network.shape.heads} heads for {world} processes", hint=hint)
+    if way == "ulysses" and network.shape.heads < world:
+        raise BadRequest(f"{network.shape.heads} heads for {world} processes", hint="take fewer, or share by gather")
     network.trunk = Shared(way, group)
