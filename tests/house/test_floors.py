@@ -85,6 +85,7 @@ PACKAGES = {
     "greenlet": 5,
     "prometheus_client": 5,
     "pydantic": 5,
+    "ray": 5,
     "sqlalchemy": 5,
     "starlette": 5,
     "uvicorn": 5,

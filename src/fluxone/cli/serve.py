@@ -21,7 +21,7 @@ fluxone serve --host 0.0.0.0 --folder state         needs a key
 def serve(
     host: str | None, port: int | None, model: tuple[str, ...], folder: str | None, config: str | None,
     new_key: str | None, drop_key: str | None, key_credits: float | None, key_rate: int | None, log: str | None,
-    marked: str | None, quiet: bool,
+    engine: str | None, marked: str | None, quiet: bool,
 ) -> None:  # fmt: skip
     """Serve, or make or drop a key.
 
@@ -33,7 +33,8 @@ def serve(
     settings = settings_.Settings()
     if config is not None:
         settings = settings_.read(Path(config), base=settings)
-    told = {"host": host, "port": port, "models": model, "folder": Path(folder) if folder else None, "log": log}
+    told = {"host": host, "port": port, "models": model, "folder": Path(folder) if folder else None}
+    told |= {"log": log, "engine": engine}
     from fluxone.serve.run import changed, keys_of
     from fluxone.serve.run import serve as run
 
@@ -81,6 +82,7 @@ OPTIONS: list[click.Parameter] = [
     click.Option(["--host"], metavar="ADDRESS", help="Where to listen. Default: 127.0.0.1, this machine only."),
     click.Option(["--port"], type=click.IntRange(1, 65535), help="Default: 8080."),
     click.Option(["--model"], multiple=True, help="A name, a file or a folder; may be repeated. Default: mini."),
+    click.Option(["--engine"], metavar="NAME", help="local (default), or ray: several servers as one."),
     click.Option(["--folder"], metavar="DIR", help="For results and the database. Default: serve."),
     click.Option(["--config"], metavar="FILE.toml", help="All settings; see docs/http.md."),
     click.Option(["--new-key"], metavar="NAME", help="Make an API key, print it, and end."),

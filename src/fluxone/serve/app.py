@@ -20,7 +20,7 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from fluxone import __version__
 from fluxone.errors import UnknownName
-from fluxone.serve import answers, bfl, openai
+from fluxone.serve import answers, bfl, openai, training
 from fluxone.serve.access import caller, serving
 from fluxone.serve.database import connect
 from fluxone.serve.engine import DRAIN, Drawing
@@ -46,7 +46,7 @@ FILES = {  # path -> type
     "": "text/html",
     "docs": "text/html",
     "page.css": "text/css",
-    **dict.fromkeys(("api.js", "docs.js", "history.js", "page.js", "source.js"), "text/javascript"),
+    **dict.fromkeys(("api.js", "docs.js", "history.js", "page.js", "source.js", "train.js"), "text/javascript"),
 }
 CLEAN = 3600.0  # s between clean-ups
 BEATS = 6  # signs of life in the database, within a lease
@@ -119,6 +119,7 @@ def create_app(settings: Settings, engine: Drawing, metrics: Metrics, policy: Po
         keeper.start()
         yield
         over.set()
+        app.state.trainings.end()
         webhooks.stop()
         await run_in_threadpool(engine.stop, DRAIN)
         await run_in_threadpool(jobs.stop)
@@ -128,10 +129,11 @@ def create_app(settings: Settings, engine: Drawing, metrics: Metrics, policy: Po
 
     app = FastAPI(title="fluxone", version=__version__, lifespan=living, docs_url=None, redoc_url=None)
     app.state.serving = house
+    app.state.trainings = training.Trainings(settings.folder / "training")
     answers.install(app)
     for name, kind in FILES.items():
         _file(app, name, kind)
-    for part in (router, openai.router, bfl.router):
+    for part in (router, openai.router, bfl.router, training.router):
         app.include_router(part)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.body_megabytes * MEGABYTE)
     app.add_middleware(Guard, settings=settings, metrics=metrics)

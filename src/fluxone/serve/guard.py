@@ -56,7 +56,7 @@ class Guard:
                 more = MutableHeaders(scope=message)
                 more["X-Request-Id"] = name
                 for key, value in HEADERS.items():
-                    more[key] = value
+                    more.setdefault(key, value)
             await send(message)
 
         try:

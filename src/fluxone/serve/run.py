@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fluxone.errors import BadRequest, MissingExtra, UserError, pick
 from fluxone.serve.logs import LOGS
@@ -17,7 +17,9 @@ from fluxone.variants import VARIANTS
 
 if TYPE_CHECKING:
     from fluxone.pipeline import Pipeline
+    from fluxone.serve.engine import Engine
     from fluxone.serve.keys import Keys
+    from fluxone.serve.metrics import Metrics
     from fluxone.serve.worker import Room
 
 log = logging.getLogger("fluxone.serve")
@@ -57,9 +59,9 @@ def serve(settings: Settings, *, quiet: bool = False) -> None:
         quiet: whether the log tells of errors only.
 
     Raises:
-        UnknownName: there is no such way of logging.
+        UnknownName: there is no such engine, or way of logging.
         BadRequest: it would listen to others than this machine, and has no API keys.
-        MissingExtra: the extra `serve` is not installed.
+        MissingExtra: the extra `serve` is not installed, or `ray` for that engine.
     """
     available()
     logging_ = pick(LOGS, settings.log, "way of logging")(quiet)
@@ -68,29 +70,53 @@ def serve(settings: Settings, *, quiet: bool = False) -> None:
             f"{settings.host} can be reached from other machines, and there are no API keys",
             hint="make one with --new-key NAME, or listen on 127.0.0.1",
         )
+    pick(ENGINES, settings.engine, "engine")(settings, logging_)
+
+
+def _alone(settings: Settings, logging_: Mapping[str, Any]) -> None:
+    """One server, in this process."""
     import uvicorn
 
-    from fluxone.assembly import best_device
     from fluxone.serve.app import create_app
-    from fluxone.serve.engine import Engine
     from fluxone.serve.metrics import Metrics
 
     metrics = Metrics()
-    models = family(settings.models)
-    devices = settings.devices or (best_device(),)
-    for model in models:
-        settings.recipe_of(model, devices[0])
-    engine = Engine(
-        [partial(load, settings, models, device) for device in devices],
-        waiting=settings.waiting,
-        room=room_on(devices),
-        report=metrics.passed,
-    )
+    engine = engine_of(settings, metrics)
     app = create_app(settings, engine, metrics)
     sys.setswitchinterval(SWITCH)
     engine.start()
     config = uvicorn.Config(app, host=settings.host, port=settings.port, server_header=False, **logging_)
     uvicorn.Server(config).run()
+
+
+def _on_ray(settings: Settings, logging_: Mapping[str, Any]) -> None:
+    """Several servers, which Ray Serve runs."""
+    from fluxone.serve.cluster import serve_on_ray
+
+    serve_on_ray(settings)
+
+
+ENGINES: dict[str, Callable[[Settings, Mapping[str, Any]], None]] = {"local": _alone, "ray": _on_ray}
+
+
+def engine_of(settings: Settings, metrics: Metrics) -> Engine:
+    """A worker a device, each with all models; not started.
+
+    Raises:
+        UserError: a model's recipe is none.
+    """
+    from fluxone.assembly import best_device
+    from fluxone.serve.engine import Engine
+
+    models, devices = family(settings.models), settings.devices or (best_device(),)
+    for model in models:
+        settings.recipe_of(model, devices[0])
+    return Engine(
+        [partial(load, settings, models, device) for device in devices],
+        waiting=settings.waiting,
+        room=room_on(devices),
+        report=metrics.passed,
+    )
 
 
 def load(settings: Settings, models: Sequence[str], device: str) -> dict[str, Pipeline]:

@@ -25,6 +25,10 @@ class Settings:
             brings the others that are there.
         recipe: fields of `Recipe` for all models; `recipes`: for one, over these.
         devices: one worker each; empty is the best there is.
+        engine: `local` is one server, in one process; `ray` runs several, which share the database and the storage.
+        replicas: of `ray`, at least; most_replicas: at most, by how much there is to draw; 0 is as many as at least.
+        replica_gpus, replica_cpus: that Ray is to keep for one of them.
+        cluster: Ray's address; empty starts Ray on this machine, for as long as the server runs.
         folder: results, inputs of jobs that are not done, the secret that links are signed with, the database.
         storage: a URL as fsspec takes it (`s3://bucket/flux`), where results and inputs lie; empty is the folder.
         storage_options: what the filesystem of that URL is told besides.
@@ -58,6 +62,12 @@ class Settings:
     recipe: Mapping[str, object] = field(default_factory=dict)
     recipes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
+    engine: str = "local"
+    replicas: int = 1
+    most_replicas: int = 0
+    replica_gpus: float = 0.0
+    replica_cpus: float = 1.0
+    cluster: str = ""
     folder: Path = Path("serve")
     storage: str = ""
     storage_options: Mapping[str, object] = field(default_factory=dict)

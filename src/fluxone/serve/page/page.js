@@ -29,7 +29,8 @@ const source = new Source((trouble) => { message.textContent = trouble; });
 function setMode(name) {
   mode = name;
   const row = MODES[name];
-  for (const button of $("modes").children) button.setAttribute("aria-selected", String(button.dataset.mode === name));
+  document.dispatchEvent(new Event("mode"));
+  for (const button of $("modes").querySelectorAll("[data-mode]")) button.setAttribute("aria-selected", String(button.dataset.mode === name));
   for (const part of form.querySelectorAll("[class*=on-]")) part.hidden = !part.classList.contains("on-" + name);
   $("prompt-label").textContent = row.label;
   form.prompt.placeholder = row.hint;
@@ -211,7 +212,7 @@ const stop = () => { for (const one of going) if (one.id) cancel(one.id); };
 async function learn() {
   const told = await call("/v1/endpoints");
   served = told.endpoints;
-  for (const button of $("modes").children) {
+  for (const button of $("modes").querySelectorAll("[data-mode]")) {
     const row = MODES[button.dataset.mode];
     const able = button.dataset.mode === "follow" ? ["canny", "depth", "pose"].some((kind) => served["flux-pro-1.0-" + kind]) : served[row.endpoint()];
     button.classList.toggle("unserved", !able);

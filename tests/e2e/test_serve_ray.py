@@ -1,0 +1,96 @@
+"""`fluxone serve --engine ray`: two replicas on one database and one folder are one server, and lose no job."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.server import Server
+
+pytest.importorskip("ray", reason="Ray is not installed: pip install 'fluxone[ray]'")
+pytestmark = pytest.mark.slow
+
+SETTINGS = """
+engine = "ray"
+models = ["mini"]
+replicas = 2
+replica_cpus = 0.5
+lease_seconds = 6.0
+keep_days = 1.0
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("ray")
+    config = folder / "server.toml"
+    config.write_text(SETTINGS)
+    server = Server(folder, environment)
+    server.start("--config", str(config))
+    yield server
+    if server.process.poll() is None:
+        server.end(signal.SIGTERM)
+    server.log.close()
+
+
+def drew(folder: Path, tasks: list[str]) -> set[str]:
+    """The replicas that had these jobs."""
+    with sqlite3.connect(folder / "fluxone.db") as database:
+        found = database.execute("select id, server from jobs").fetchall()
+    database.close()
+    return {name for job, name in found if job in tasks}
+
+
+def replicas() -> list[int]:
+    """Processes of replicas."""
+    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    return [int(line.split()[0]) for line in listed.splitlines() if "ray::ServeReplica:fluxone" in line]
+
+
+def test_replicas_are_one_server(server: Server) -> None:
+    while len(replicas()) < 2:
+        time.sleep(0.2)
+    tasks = [server.draw(seed=n, steps=3, output_format="png") for n in range(12)]
+    for n, task in enumerate(tasks):
+        told = server.wait(task)
+        assert (told["status"], told["result"]["seed"]) == ("Ready", n)
+        assert server.picture(task).shape == (256, 256, 3)
+    assert len(drew(server.folder, tasks)) == 2
+
+
+def test_what_a_killed_replica_had_is_drawn(server: Server) -> None:
+    tasks = [server.draw(seed=n, steps=12) for n in range(8)]
+    os.kill(replicas()[0], signal.SIGKILL)
+    for task in tasks:
+        assert server.wait(task)["status"] == "Ready"
+
+
+def test_a_rolling_restart_loses_nothing(server: Server, environment: dict[str, str]) -> None:
+    before = set(replicas())
+    config = server.folder / "again.toml"
+    config.write_text(SETTINGS.replace("keep_days = 1.0", 'keep_days = 2.0\ncluster = "auto"'))
+    again = subprocess.Popen(
+        [sys.executable, "-m", "fluxone", "serve", "--port", str(server.port), "--folder", str(server.folder),
+         "--config", str(config)],
+        env=environment, stdout=server.log, stderr=server.log,
+    )  # fmt: skip
+    tasks = []
+    end = time.monotonic() + 150
+    while before & set(replicas()):
+        assert again.poll() is None, "it ended"
+        assert time.monotonic() < end
+        tasks.append(server.draw(seed=len(tasks), steps=4))
+        time.sleep(0.5)
+    for task in tasks:
+        assert server.wait(task)["status"] == "Ready"
+    again.send_signal(signal.SIGTERM)
+    assert again.wait(60) == 0
+    assert server.ask("/readyz")["ready"], "what joined a cluster leaves the replicas running"
