@@ -182,3 +182,35 @@ def test_ultra_themes_and_a_phone(server: Server, page: Chromium) -> None:
     shot(page, "phone")
     page.open(f"{server.url}/docs")
     page.until("document.body.innerText.includes('POST /v1/flux-dev')")
+
+
+def test_training(page: Chromium, tiny: Path, tmp_path: Path) -> None:
+    """A run on a folder: started, watched, paused, continued, stopped."""
+    folder = tmp_path / "zuri"
+    folder.mkdir()
+    for n in range(6):
+        picture = Image.new("RGB", (40, 40), (40 * n, 255 - 40 * n, 120))
+        ImageDraw.Draw(picture).ellipse((4 + 3 * n, 8, 20 + 3 * n, 24), fill="purple")
+        picture.save(folder / f"{n}.png")
+        (folder / f"{n}.txt").write_text(f"zuri in place {'abcdef'[n]}", encoding="utf-8")
+    page.click("#train-tab")
+    assert page.run("document.querySelector('main').hidden")
+    for name, value in {"folder": folder, "name": "zuri", "model": tiny, "steps": 100_000}.items():
+        page.run(f"document.getElementById('train-form').{name}.value = '{value}'")
+    page.click("#train-go")
+    state = "document.querySelector('#runs li')?.dataset.state"
+    page.until("(document.querySelector('#runs progress')?.value || 0) >= 5", 240)
+    assert page.run(state) == "running" and "left" in page.run("document.querySelector('#runs .state').textContent")
+    page.until("document.querySelector('#runs .samples img')?.naturalWidth > 0")
+    shot(page, "train")
+    page.click("#runs [data-act=pause]")
+    page.until(f"{state} === 'paused'", 60)
+    before = page.run("document.querySelector('#runs progress').value")
+    page.click("#runs [data-act=continue]")
+    page.until(f"document.querySelector('#runs progress').value > {before}", 120)
+    page.click("#runs [data-act=stop]")
+    page.until(f"{state} === 'stopped'", 60)
+    page.resize(390, 844)
+    assert page.run("document.documentElement.scrollWidth") <= 390, "nothing sticks out on a phone"
+    page.click("#modes [data-mode=draw]")
+    assert page.run("document.getElementById('training').hidden && !document.querySelector('main').hidden")

@@ -133,7 +133,7 @@ def create_app(settings: Settings, engine: Drawing, metrics: Metrics, policy: Po
     answers.install(app)
     for name, kind in FILES.items():
         _file(app, name, kind)
-    for part in (router, openai.router, bfl.router, training.router):
+    for part in (router, training.router, openai.router, bfl.router):
         app.include_router(part)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.body_megabytes * MEGABYTE)
     app.add_middleware(Guard, settings=settings, metrics=metrics)
@@ -161,8 +161,9 @@ def _keep(house: Serving, over: threading.Event) -> None:
     cleaned = float("-inf")
     while not over.is_set():
         try:
-            house.jobs.beat()
-            house.jobs.resume()
+            house.jobs.leases.beat()
+            house.jobs.leases.resume()
+            house.jobs.leases.relieve()
             if time.monotonic() - cleaned > CLEAN:
                 house.jobs.sweep()
                 cleaned = time.monotonic()

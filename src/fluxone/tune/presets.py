@@ -82,9 +82,7 @@ def _small(what: str, pictures: int, named: bool) -> dict[str, tuple[Any, str]]:
         "rate": (2e-3, "a narrow network takes larger steps than a wide one"),
         "steps": (steps, f"100 a picture, {pictures} of them, between 800 and 1600"),
         "fall": ("linear", "the last third falls: textures settle"),
-        **(
-            _other(what) if what == "style" else {"drop": (0.0, "what is learnt without words leaks")}
-        ),
+        **(_other(what) if what == "style" else {"drop": (0.0, "what is learnt without words leaks")}),
         **(_calmed() if named or what != "style" else {}),
     }
 

@@ -8,7 +8,9 @@ A run that was ended goes on where its folder says it was. What is told to the u
 
 from __future__ import annotations
 
+import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -20,6 +22,7 @@ from fluxone.request import Request
 from fluxone.train import checkpoint
 from fluxone.train.group import Group, agreed
 from fluxone.tune.agree import disagreements
+from fluxone.tune.alone import alone
 from fluxone.tune.beside import Beside
 from fluxone.tune.cache import Cache
 from fluxone.tune.choice import LIMITS, STRENGTHS, Choice, choose, leading, stalled
@@ -86,14 +89,14 @@ def carry_out(plan: Plan, told: Told | None = None, group: Group | None = None) 
     told = told or Told()
     wish, out = plan.wish, plan.wish.out
     group = group or Group()
-    if wish.fresh and group.first:
-        _clear(out)
-    out.mkdir(parents=True, exist_ok=True)
-    agreed(group, True, plan.pipeline.on_device.device)  # nobody reads what is being cleared
-    run = Run(plan, told, group)
-    run.train()
-    with run.trainer.whole():
-        return run.concluded() if run.trainer.group.first else None
+    with alone(out) if group.first else nullcontext():
+        if wish.fresh and group.first:
+            _clear(out)
+        agreed(group, True, plan.pipeline.on_device.device)  # nobody reads what is being cleared
+        run = Run(plan, told, group)
+        run.train()
+        with run.trainer.whole():
+            return run.concluded() if group.first else None
 
 
 class Run:
@@ -158,6 +161,8 @@ class Run:
         """All steps that are left, with the looks that are due."""
         trainer, settings = self.trainer, self.plan.settings
         every = max(LEAST_APART, settings.steps // SAVES)
+        if self.group.first:
+            _announce(self.plan)
         due = {round(settings.steps * (i + 1) / settings.looks) for i in range(settings.looks)}
         if self.went_on:
             self.told.line(f"going on at step {trainer.step} of {settings.steps}")
@@ -327,6 +332,14 @@ def _calm(plan: Plan) -> tuple[str, ...]:
     made = [without(text, word, thing).strip(" ,") for thing in things for text in texts]
     pairs = zip_longest(OTHERS, dict.fromkeys(made))
     return tuple(dict.fromkeys(text for pair in pairs for text in pair if text))
+
+
+def _announce(plan: Plan) -> None:
+    """For whoever watches from outside: how far it is to go."""
+    path = plan.wish.out / STATE / "run.json"
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps({"steps": plan.settings.steps, "title": plan.title}), encoding="utf-8")
+    part.replace(path)
 
 
 def _clear(out: Path) -> None:
