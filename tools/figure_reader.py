@@ -129,21 +129,34 @@ def _right(image: NDArray[np.float32], person: Person, name: str) -> bool:
     for colour, cover in drawn.values():
         other, own = drawn[true]
         where |= (np.abs(colour * cover[..., None] - other * own[..., None]).max(-1) > TOLD) & ((cover + own) > 0.5)
-    costs = {value: min(_cost(image, *both, where, dx, dy) for dx in _off() for dy in _off()) for value, both in
-             drawn.items()}  # fmt: skip
+    rows, columns = np.nonzero(where)
+    if not len(rows):
+        return False
+    part = (slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
+    wide = np.pad(image, ((SHIFTS, SHIFTS), (SHIFTS, SHIFTS), (0, 0)), mode="edge")
+    costs = {
+        value: _cost(wide, colour[part], cover[part], where[part], part) for value, (colour, cover) in drawn.items()
+    }
     return min(costs, key=lambda value: costs[value]) == true
 
 
-def _off() -> range:
-    return range(-SHIFTS, SHIFTS + 1)
-
-
 def _cost(
-    image: NDArray[np.float32], colour: NDArray[np.float32], cover: NDArray[np.float32], where: NDArray[np.bool_],
-    dx: int, dy: int,
-) -> float:  # fmt: skip
-    """How far the picture is from a rendering that is moved by (dx, dy), where the values differ."""
-    there = np.roll(image, (-dy, -dx), axis=(0, 1))
-    square = ((there - colour) ** 2).mean(-1)
-    claimed = np.where(cover > 0.5, square, NOTHING**2)
-    return float(claimed[where].mean())
+    image: NDArray[np.float32],
+    colour: NDArray[np.float32],
+    cover: NDArray[np.float32],
+    where: NDArray[np.bool_],
+    part: tuple[slice, slice],
+) -> float:
+    """How far the picture is at best from a rendering, where the values differ.
+
+    Args:
+        image: with `SHIFTS` px more on every side than the rendering that `part` is cut out of.
+    """
+    best = np.inf
+    for dy in range(2 * SHIFTS + 1):
+        for dx in range(2 * SHIFTS + 1):
+            rows, columns = part
+            there = image[rows.start + dy : rows.stop + dy, columns.start + dx : columns.stop + dx]
+            square = ((there - colour) ** 2).mean(-1)
+            best = min(best, float(np.where(cover > 0.5, square, NOTHING**2)[where].mean()))
+    return best

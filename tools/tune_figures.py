@@ -3,7 +3,7 @@
     python tools/tune_figures.py OUT [--only character] [--model mini] [--seeds 2] [--prompts 24] [-- TRAIN OPTIONS]
 
 makes OUT/character/pictures, runs `fluxone train character` on them, and asks base and adapter by name for twenty
-scenes that were not learnt from: which of the attributes are right (`figure_reader`, `tune_subjects`). Then the suites of
+scenes that were not learnt from: which of the attributes are right (`figure_reader`, `tune_subjects`). Then suites of
 `fluxone evaluate` that need words alone, without the name: what is lost elsewhere, in points. The same for the style.
 Writes OUT/figures.json, OUT/figures.md and a sheet of each. `--quick` does all of it at sizes that say nothing.
 """
