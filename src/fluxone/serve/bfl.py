@@ -21,7 +21,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from fluxone.errors import UnknownName, pick
-from fluxone.serve import jobs
+from fluxone.serve import jobs, leases
 from fluxone.serve.access import base_url, caller, digest, serving
 from fluxone.serve.bfl_fields import ENDPOINTS, Endpoint, body_of
 from fluxone.serve.bfl_requests import MAKERS, spoken
@@ -34,16 +34,16 @@ from fluxone.variants import Kind
 
 UNLIMITED = 1e9  # credits that are told where there is no quota: JSON has no infinity
 STATUSES = {
-    jobs.PENDING: "Pending",
+    leases.PENDING: "Pending",
     jobs.READY: "Ready",
-    jobs.ERROR: "Error",
+    leases.ERROR: "Error",
     jobs.CANCELLED: "Error",
     jobs.ASKED: "Request Moderated",
     jobs.SHOWN: "Content Moderated",
 }
 NOT_FOUND = "Task not found"
 BASE = "base"  # among a job's details: how its client reached the server
-HIDDEN = {BASE, jobs.REQUEST_ID}
+HIDDEN = {BASE, jobs.REQUEST_ID, leases.HELD}
 
 Idempotency = Annotated[str | None, Header(max_length=255)]
 

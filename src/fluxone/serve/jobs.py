@@ -2,8 +2,6 @@
 
     accept   pictures to disk -> row, pending -> engine                    after this a crash loses nothing
     finish   result to disk, whole -> row, ready -> webhook is due         before this it is drawn again
-    resume   every pending row that is nobody's goes to the engine: its server began anew, or its lease ran out
-    beat     this server's leases go on; what was cancelled by way of another server is given up
     sweep    rows, results and orphans older than the retention go
 
 A seed is chosen before a job is accepted, so that drawing it again makes the same picture. So it does no harm if two
@@ -20,7 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
@@ -31,19 +29,19 @@ from fluxone.serve import keys
 from fluxone.serve.database import JOBS, Row, rows
 from fluxone.serve.engine import Drawing
 from fluxone.serve.keys import Owner, TooMany
+from fluxone.serve.leases import ERROR, HELD, PENDING, Leases
 from fluxone.serve.line import Busy
 from fluxone.serve.logs import REQUEST
 from fluxone.serve.metrics import Metrics
 from fluxone.serve.policy import Policy
 from fluxone.serve.settings import Settings
-from fluxone.serve.shelf import Away
 from fluxone.serve.store import Store
 from fluxone.serve.task import Cancelled, Lora, Stopped, Task, Wanted
 from fluxone.serve.tracing import Traces
 
 log = logging.getLogger("fluxone.serve")
 
-PENDING, READY, ERROR = "pending", "ready", "error"
+READY = "ready"
 ASKED, SHOWN = "asked-moderated", "shown-moderated"  # the request, the picture
 CANCELLED = "cancelled"
 REQUEST_ID = "request_id"  # among a job's details: of the HTTP request that brought it
@@ -51,7 +49,6 @@ SAVERS = 2
 RETRY = 1.0  # s, while the database is away or the disk is full
 FULL = 120  # tries before a disk that stays full is an error of the job
 DAY = 86400.0
-FAR = 10.0  # leases, and s, further ahead than which no server's clock gives one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +61,7 @@ class Order:
         details: what the client is told besides its picture.
         idempotency: a second order of the same owner with the same one is the first.
         digest: of the order's body, so that a key that is used for another one is noticed.
+        held: whether the client waits for the answer, so that no other server may draw it.
     """
 
     endpoint: str
@@ -78,6 +76,7 @@ class Order:
     details: Mapping[str, object] = field(default_factory=dict)
     idempotency: str | None = None
     digest: str | None = None
+    held: bool = False
     webhook_url: str | None = None
     webhook_secret: str | None = None
     partials: int = 0
@@ -108,10 +107,10 @@ class Jobs:
         self.traces = traces
         self.live: dict[str, Watched] = {}
         self.listeners: dict[str, Callable[[], None]] = {}
-        self._taking = threading.Lock()  # between a row's insertion and its task's being known
+        self.taking = threading.Lock()  # between a row's insertion and its task's being known
         self._savers = ThreadPoolExecutor(SAVERS, thread_name_prefix="saver")
         self._stopping = threading.Event()
-        self._fresh = True  # nothing was taken up yet
+        self.leases = Leases(self)
 
     def accept(self, order: Order, owner: Owner) -> Row:
         """Take a job on; when this returns it is safe.
@@ -135,6 +134,7 @@ class Jobs:
             **order.details,
             **({"Moderation Reasons": reasons} if reasons else {}),
             **({REQUEST_ID: name} if (name := REQUEST.get()) else {}),
+            **({HELD: True} if order.held else {}),
         }
         row = {
             "id": job, "owner": owner.id, "endpoint": order.endpoint, "model": order.model,
@@ -146,18 +146,18 @@ class Jobs:
             "finished": time.time() if reasons else None, "digest": order.digest, "idempotency": order.idempotency,
             "webhook_url": order.webhook_url, "webhook_secret": order.webhook_secret,
             "webhook_due": time.time() if reasons and order.webhook_url else None, "webhook_tries": 0,
-            "server": self.settings.own_name, "lease": self._lease(),
+            "server": self.settings.own_name, "lease": self.leases.until(),
         }  # fmt: skip
         if not reasons:
             self.store.keep_inputs(job, order.request)
         try:
-            with self._taking:
+            with self.taking:
                 with self.database.begin() as connection:
                     if not reasons:
                         keys.pay(connection, owner.id, order.cost)
                     connection.execute(JOBS.insert(), row)
                 if not reasons:
-                    self._draw(row, order.request, order.partials)
+                    self.draw(row, order.request, order.partials)
         except sa.exc.IntegrityError:  # the same order, in another thread, a moment ago
             self.store.drop_inputs(job)
             if known := self._known(order, owner):
@@ -192,59 +192,8 @@ class Jobs:
         row = self.find(job)
         if row is None or row["status"] != PENDING:
             return False
-        self._settle(row, CANCELLED, "the request was cancelled")  # whoever draws it hears of it at its next beat
+        self.settle(row, CANCELLED, "the request was cancelled")  # whoever draws it hears of it at its next beat
         return True
-
-    def resume(self) -> int:
-        """Let what was accepted, is not finished, and is nobody's now be drawn here; how much that was."""
-        now, ahead = time.time(), FAR * self.settings.lease_seconds + FAR
-        free = sa.or_(JOBS.c.lease < now, JOBS.c.lease > now + ahead)  # by a clock that was set back since
-        if self._fresh:  # what this server itself left behind needs no patience
-            free = sa.or_(free, JOBS.c.server == self.settings.own_name)
-        query = sa.select(JOBS).where(JOBS.c.status == PENDING, free).order_by(JOBS.c.created)
-        count = 0
-        with self._taking:
-            with self.database.connect() as connection:
-                pending = [row for row in rows(connection, query) if row["id"] not in self.live]
-            for row in pending:
-                if self._take(row):
-                    count += 1
-                    self._take_up(row)
-        self._fresh = False
-        return count
-
-    def _lease(self) -> float:
-        return time.time() + self.settings.lease_seconds
-
-    def _take(self, row: Row) -> bool:
-        """Make a job this server's, unless another was quicker."""
-        same = (JOBS.c.id == row["id"], JOBS.c.status == PENDING, JOBS.c.lease == row["lease"])
-        mine = {"server": self.settings.own_name, "lease": self._lease()}
-        with self.database.begin() as connection:
-            return bool(connection.execute(JOBS.update().where(*same).values(mine)).rowcount)
-
-    def _take_up(self, row: Row) -> None:
-        try:
-            request = provenance.from_json(row["request"]).request
-            request = replace(request, **self.store.read_inputs(row["id"]))  # type: ignore[arg-type]
-            self._draw(row, request, 0)
-        except Away as error:  # its lease runs out, and it is taken up then
-            log.warning("job %s waits for its pictures: %s", row["id"], error, extra={"told": {"job": row["id"]}})
-        except (FluxoneError, OSError) as error:
-            self._settle(row, ERROR, f"it could not be taken up again: {error}")
-
-    def beat(self) -> None:
-        """Keep the leases of what is in work here; give up what is settled otherwise."""
-        mine = list(self.live)
-        if not mine:
-            return
-        pending = (JOBS.c.id.in_(mine), JOBS.c.status == PENDING)
-        with self.database.begin() as connection:
-            connection.execute(JOBS.update().where(*pending).values(lease=self._lease()))
-            still = set(connection.execute(sa.select(JOBS.c.id).where(*pending)).scalars())
-        for job in mine:
-            if job not in still and (watched := self.live.get(job)):
-                watched.task.cancel()
 
     def sweep(self) -> None:
         """Delete what is older than the retention."""
@@ -276,7 +225,7 @@ class Jobs:
             raise BadRequest("this idempotency key was used for another request", hint="use a new one")
         return row
 
-    def _draw(self, row: Row, request: Request, partials: int) -> None:
+    def draw(self, row: Row, request: Request, partials: int) -> None:
         seconds = self.settings.deadline_seconds
         wanted = Wanted(
             deadline=time.monotonic() + seconds if seconds else None,
@@ -329,28 +278,28 @@ class Jobs:
         if isinstance(task.error, Stopped):
             return PENDING  # the next start takes it up
         if isinstance(task.error, Cancelled):
-            return self._settle(row, CANCELLED, str(task.error))
+            return self.settle(row, CANCELLED, str(task.error))
         if task.drawn is None:
             known = isinstance(task.error, FluxoneError)
             words = str(task.error) if known else "the server failed to draw it; its log says why"
-            return self._settle(row, ERROR, words)
+            return self.settle(row, ERROR, words)
         try:
             reasons = self.policy.picture(task.drawn.image, row["tolerance"])
         except FluxoneError as error:  # what cannot be looked at is not shown
-            return self._settle(row, ERROR, str(error))
+            return self.settle(row, ERROR, str(error))
         if reasons:
-            return self._settle(row, SHOWN, None, details={"Moderation Reasons": reasons})
+            return self.settle(row, SHOWN, None, details={"Moderation Reasons": reasons})
         began = time.monotonic()
         try:
             self.store.keep(row["id"], task.drawn.image, task.drawn.record, row["format"], row["quality"])
         except CannotWrite as error:
             if not last and isinstance(error.__cause__, OSError):
                 raise
-            return self._settle(row, ERROR, str(error))
+            return self.settle(row, ERROR, str(error))
         self.metrics.took("saving", time.monotonic() - began)
-        return self._settle(row, READY, None)
+        return self.settle(row, READY, None)
 
-    def _settle(
+    def settle(
         self, row: Row, status: str, message: str | None, *, details: Mapping[str, object] | None = None
     ) -> str:
         """Write a job's last status, give back what it cost if it came to nothing, let its webhook go."""

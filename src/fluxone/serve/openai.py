@@ -192,6 +192,7 @@ def _orders(
             replace(
                 one,
                 tolerance=tolerance,
+                held=True,
                 partials=body.partial_images if body.stream else 0,
                 loras=loras,
                 format=body.output_format,

@@ -110,7 +110,7 @@ class Task:
         self.error: BaseException | None = None
         self.put = self.begun = time.monotonic()
         self.ended = threading.Event()
-        self.cancelled = False
+        self.cancelled = self.given = False
 
     @property
     def size(self) -> float:
@@ -151,8 +151,14 @@ class Task:
         """Ask for it to be given up before its next step."""
         self.cancelled = True
 
+    def give(self) -> None:
+        """Leave it to another server, which has taken it."""
+        self.given = True
+
     def over(self) -> FluxoneError | None:
         """Why it is to be given up, if it is."""
+        if self.given:
+            return Stopped("another server draws it")
         if self.cancelled:
             return Cancelled("the request was cancelled")
         if self.wanted.deadline is not None and time.monotonic() > self.wanted.deadline:

@@ -23,6 +23,7 @@ from fluxone.serve import settings as settings_
 from fluxone.serve.database import JOBS, METADATA, connect
 from fluxone.serve.jobs import ASKED, CANCELLED, DAY, ERROR, PENDING, READY, SHOWN, Jobs, Order
 from fluxone.serve.keys import Broke, Denied, Keys, Owner, TooMany
+from fluxone.serve.leases import ENOUGH
 from fluxone.serve.line import Busy
 from fluxone.serve.policy import Policy, words
 from fluxone.serve.settings import Settings
@@ -88,8 +89,8 @@ def test_what_was_accepted_is_drawn_after_a_restart(start: Callable[..., Jobs], 
     row = before.accept(order(seed=9, init=noise, loras=(("a.safetensors", 0.5),), priority=2), ME)
     engine = Fake()
     after = start(engine)
-    assert after.resume() == 1
-    assert after.resume() == 0, "what is in work is not begun again"
+    assert after.leases.resume() == 1
+    assert after.leases.resume() == 0, "what is in work is not begun again"
     assert settled(after, row["id"])["status"] == READY
     (task,) = engine.tasks
     assert (task.wanted.request.seed, task.wanted.loras, task.wanted.priority) == (9, (("a.safetensors", 0.5),), 2)
@@ -309,26 +310,57 @@ def test_servers_on_one_database(start: Callable[..., Jobs], monkeypatch: pytest
     left, right = Fake(held=True), Fake(held=True)
     one, other = start(left, name="one"), start(right, name="other")
     row = one.accept(order(), ME)
-    assert other.resume() == 0, "it is the other's, who lives"
+    assert other.leases.resume() == 0, "it is the other's, who lives"
     assert other.cancel(row["id"]), "by way of any server"
-    one.beat()
+    one.leases.beat()
     left.go()
     assert settled(one, row["id"])["status"] == CANCELLED
     lost, kept = one.accept(order(8), ME), one.accept(order(9), ME)
     now = time.time() + 31
     monkeypatch.setattr(time, "time", lambda: now)
     one.live.pop(lost["id"])  # as after a crash
-    one.beat()
-    assert other.resume() == 1
-    assert other.resume() == 0
+    one.leases.beat()
+    assert other.leases.resume() == 1
+    assert other.leases.resume() == 0
     right.go()
     assert settled(other, lost["id"])["status"] == READY
     assert one.find(kept["id"])["server"] == "one"
     again = start(Fake(), name="one")
-    assert again.resume() == 1
+    assert again.leases.resume() == 1
     assert settled(again, kept["id"])["status"] == READY
     left.go()  # the first one draws it too: same picture, and the row stays as it is
     assert settled(one, kept["id"])["status"] == READY
+
+
+def test_a_server_with_nothing_to_draw_relieves_another(start: Callable[..., Jobs]) -> None:
+    left, right = Fake(held=True), Fake(held=True)
+    one, other = start(left, name="one"), start(right, name="other")
+    tasks = [one.accept(order(n, held=n == 8), ME)["id"] for n in range(10)]
+    for task, at in zip(tasks, range(10), strict=True):
+        with one.database.begin() as connection:
+            connection.execute(JOBS.update().where(JOBS.c.id == task).values(created=time.time() + at))
+    assert one.leases.relieve() == 0, "there is nobody else"
+    right.now = replace(right.now, begun=1)
+    assert other.leases.relieve() == 0, "it has enough to do"
+    right.now = replace(right.now, begun=0)
+    assert other.leases.relieve() == 4, "half, the last first, but not what a client waits for where it is"
+    assert {task.wanted.id for task in right.tasks} == {tasks[n] for n in (5, 6, 7, 9)}
+    one.leases.beat()
+    left.go()
+    for n in (0, 1, 2, 3, 4, 8):
+        assert settled(one, tasks[n])["status"] == READY
+    given = [task.wanted.id for task in left.tasks if isinstance(task.error, Stopped)]
+    assert given == [tasks[n] for n in (5, 6, 7, 9)]
+    assert one.find(tasks[9])["status"] == PENDING, "it is the other's now"
+    other.leases.beat()
+    right.go()
+    for n in (5, 6, 7, 9):
+        assert settled(other, tasks[n])["status"] == READY
+    few = [one.accept(order(n), ME) for n in range(ENOUGH)]
+    assert other.leases.relieve() == 0
+    left.go()
+    for row in few:
+        settled(one, row["id"])
 
 
 def test_stopping_leaves_the_rest_to_whoever_comes(start: Callable[..., Jobs], tmp_path: Path) -> None:
@@ -338,6 +370,6 @@ def test_stopping_leaves_the_rest_to_whoever_comes(start: Callable[..., Jobs], t
     engine.go(error=Stopped("the server was stopped"))
     one.stop()
     other = start(Fake(), name="other")
-    assert other.resume() == 1
+    assert other.leases.resume() == 1
     assert settled(other, row["id"])["status"] == READY
     assert Store(tmp_path).signature("x", 1) == Store(tmp_path).signature("x", 1), "one secret for all of a folder"

@@ -145,11 +145,11 @@ def test_a_job_whose_pictures_are_away_is_not_given_up(
 
     with monkeypatch.context() as patch:
         patch.setattr(other.store, "read_inputs", away)
-        other.resume()
+        other.leases.resume()
     assert other.find(row["id"])["status"] == "pending"
     assert row["id"] not in other.live
     now += 60
-    assert other.resume() == 1
+    assert other.leases.resume() == 1
     assert row["id"] in other.live
 
 

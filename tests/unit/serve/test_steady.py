@@ -76,8 +76,8 @@ def test_clocks_that_jump_lose_no_job(tmp_path: Path, monkeypatch: pytest.Monkey
     one.live.pop(lost["id"])  # as after a crash
     before, real = time.time(), time.time
     monkeypatch.setattr(time, "time", lambda: real() + jump)
-    one.beat()
-    assert other.resume() == 1, "what one had lost; what it is at, it keeps"
+    one.leases.beat()
+    assert other.leases.resume() == 1, "what one had lost; what it is at, it keeps"
     for engine in engines:
         engine.go()
     assert settled(one, row["id"])["status"] == READY
