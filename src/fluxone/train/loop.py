@@ -130,7 +130,7 @@ class Trainer:
         norm = clip(self.params.values(), config.rates.clip)
         if not self.ahead:
             self._check(norm)
-        progress = self.progress
+        progress = self._progress()
         self.optim.step(config.rates.factor(self.step, progress))
         for p in self.params.values():
             p.grad = None
@@ -139,6 +139,14 @@ class Trainer:
         self._ended = progress >= 1 and config.minutes > 0
         self._log({name: value.detach() for name, value in terms.items()} | {"norm": norm})
         self._due()
+
+    def _progress(self) -> float:
+        """The progress that all processes go by: where a clock counts, the first one's."""
+        if not self.config.minutes or self.group.world == 1:
+            return self.progress
+        device = next(iter(self.params.values())).device
+        own = torch.tensor(self.progress if self.group.first else 0.0, device=device)
+        return float(group.total(self.group, own))
 
     def _check(self, norm: Tensor) -> None:
         if not math.isfinite(norm):

@@ -72,6 +72,12 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
         "sys.path.insert(0, sys.argv[2])\ntorch.set_num_threads(1)\n"
         "from test_loop import tiny, QUIET\nfrom fluxone.train import loop, objectives\n"
         "config = tiny(Path(sys.argv[1]), 3)\nloop.run(config, objectives.make(config), report=QUIET)\n"
+        "from dataclasses import replace\n"
+        "timed = replace(config, out=config.out + '-timed', steps=10**6, minutes=0.01)\n"
+        "trainer = loop.Trainer(timed, objectives.make(timed), QUIET)\n"
+        "trainer._began += 0 if trainer.group.first else 10**6  # a clock that is far behind\n"
+        "while not trainer.finished:\n    trainer.advance()\n"
+        "print('ended after', trainer.step, flush=True)\n"
     )
     here, source = str(Path(__file__).parent), str(Path(loop.__file__).parents[2])
     env = os.environ | {"PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
@@ -80,6 +86,8 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
         [*torchrun, str(script), str(tmp_path / "two"), here], env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    first, second = (line for line in done.stdout.splitlines() if line.startswith("ended after"))
+    assert first == second  # the first one's clock counts for all
     one = tiny(tmp_path / "one", 3)
     loop.run(one, objectives.make(one), report=QUIET)
     ours, theirs = weights(tmp_path / "one")["weights"], weights(tmp_path / "two")["weights"]
