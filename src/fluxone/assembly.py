@@ -33,11 +33,12 @@ from fluxone.offload import STREAMED, Offload
 from fluxone.pipeline import Pipeline
 from fluxone.quant.apply import prepare, quantize
 from fluxone.quant.fused import fuse
-from fluxone.recipe import Recipe
+from fluxone.recipe import KEPT, Recipe
 from fluxone.text.encode import TextEncoders
 from fluxone.text.tokenizers import load_tokenizer
 from fluxone.variants import Kind, Variant
 from fluxone.weights.additions import inside, on_base, redux_of
+from fluxone.weights.keymap import T5, TRANSFORMER
 from fluxone.weights.load import Bundle, load_bundle
 from fluxone.weights.redux import Redux
 
@@ -66,7 +67,9 @@ def assemble(source: Variant | str, recipe: Recipe | None = None, *, variant: st
     recipe = replace(recipe, cache=within(recipe.max_drift) if recipe.cache is None else recipe.cache)
     if is_open(asked):
         recipe = auto(name, recipe, dtype_open=asked.dtype is None)
-    bundle = load_bundle(name, variant=variant, recipe=replace(recipe, device=None), prepare=prepare)
+    kept = [part for part, quant in ((TRANSFORMER, recipe.quant), (T5, recipe.quant_t5)) if quant == KEPT]
+    ready = partial(prepare, kept=kept)
+    bundle = load_bundle(name, variant=variant, recipe=replace(recipe, device=None), prepare=ready)
     bundle = bundle if own is None else joined(bundle, own)
     for network, quant in ((bundle.transformer, recipe.quant), (bundle.t5, recipe.quant_t5)):
         if network is not None and quant is not None:

@@ -28,6 +28,7 @@ from fluxone.nn.tokens import SIDE
 from fluxone.nn.transformer import Flux
 from fluxone.offload import blocks_of
 from fluxone.quant.apply import noted, packable
+from fluxone.quant.kept import held
 from fluxone.recipe import Recipe
 from fluxone.shapes import AutoEncoderShape, ClipShape, T5Shape
 from fluxone.variants import VARIANTS, Kind, Variant
@@ -36,20 +37,27 @@ from fluxone.weights.describe import Described
 from fluxone.weights.keymap import AUTOENCODER, CLIP, T5, TRANSFORMER
 from fluxone.weights.load import resolve
 from fluxone.weights.locate import locate
+from fluxone.weights.parts import Part
 
 TILE = 512  # px: side of a tile of the autoencoder
 EDGE = 64  # px that tiles see of their neighbours, about
 FLOAT32 = 4
 MACS = 2  # operations of a product and its sum
 
+Stored = str | Part | None  # the scheme that a part's files are packed by, or the part, whose headers say the rest
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layers:
-    """The numbers of a part: linear layers of its blocks that can be packed, by size (O, I), and the rest."""
+    """The numbers of a part: linear layers of its blocks that can be packed, by size (O, I), and the rest.
+
+    Of a GGUF file `kept` are the bytes of those layers that can stay as they are, and the numbers of the others.
+    """
 
     linear: Mapping[tuple[int, int], int]
     rest: int
     blocks: int
+    kept: tuple[int, int] | None = None
 
     @property
     def packed(self) -> int:
@@ -90,7 +98,7 @@ class Extent:
     t5_packed: str | None = None
 
 
-def shapes_of(source: str, recipe: Recipe) -> tuple[Variant, dict[str, Any], dict[str, str | None]]:
+def shapes_of(source: str, recipe: Recipe) -> tuple[Variant, dict[str, Any], dict[str, Stored]]:
     """The row, the shapes of the parts, and how the files are packed: of files where they are here, else of the row.
 
     Raises:
@@ -110,11 +118,11 @@ def shapes_of(source: str, recipe: Recipe) -> tuple[Variant, dict[str, Any], dic
     told = Described.of(found)
     variant = told.variant or known
     assert variant is not None, "a model has a transformer"
-    return variant, dict(told.shapes), {name: noted(part) for name, part in found.parts.items()}
+    return variant, dict(told.shapes), {name: noted(part) or part for name, part in found.parts.items()}
 
 
 def extent_of(
-    variant: Variant, shapes: Mapping[str, Any], resolution: Resolution, packed: Mapping[str, str | None] | None = None
+    variant: Variant, shapes: Mapping[str, Any], resolution: Resolution, packed: Mapping[str, Stored] | None = None
 ) -> Extent:
     """Count a model of these shapes at one size of picture."""
     packed = packed or {}
@@ -130,8 +138,8 @@ def extent_of(
         fewer = {"double_blocks": min(1, shape.double_blocks), "single_blocks": min(1, shape.single_blocks)}
         short = Flux(replace(shape, **fewer))
     modulators = sum(_count(module) for module in flux.modulators())
-    own = _layers(flux, without=modulators)
-    text = None if t5 is None else _layers(t5)
+    own = _layers(flux, packed.get(TRANSFORMER), without=modulators)
+    text = None if t5 is None else _layers(t5, packed.get(T5))
     per_token = own.packed - sum(  # single blocks see all tokens, double blocks each stream its own weights
         _count(block) - _modulating(block) for block in flux.double_blocks
     ) / 2
@@ -154,8 +162,8 @@ def extent_of(
         attention_flops=2 * MACS * blocks * tokens**2 * shape.hidden,
         text_flops=0 if text is None else MACS * variant.text_tokens * text.packed,
         decode_flops=decode_flops,
-        packed=packed.get(TRANSFORMER),
-        t5_packed=packed.get(T5),
+        packed=_noted(packed.get(TRANSFORMER)),
+        t5_packed=_noted(packed.get(T5)),
     )
 
 
@@ -167,9 +175,14 @@ def _modulating(block: nn.Module) -> int:
     return sum(_count(child) for name, child in block.named_children() if name.endswith("mod"))
 
 
-def _layers(network: nn.Module, without: int = 0) -> Layers:
+def _noted(stored: Stored) -> str | None:
+    return stored if isinstance(stored, str) else None
+
+
+def _layers(network: nn.Module, stored: Stored, without: int = 0) -> Layers:
     linear = Counter((layer.out_features, layer.in_features) for _, _, layer in packable(network))
-    layers = Layers(linear=dict(linear), rest=0, blocks=len(blocks_of(network)))
+    kept = held(network, stored, packable) if isinstance(stored, Part) else None
+    layers = Layers(linear=dict(linear), rest=0, blocks=len(blocks_of(network)), kept=kept)
     return replace(layers, rest=_count(network) - without - layers.packed)
 
 

@@ -19,8 +19,10 @@ from torch import nn
 from fluxone.errors import BadRequest
 from fluxone.extent import Extent
 from fluxone.nn.attention import ATTENTION
+from fluxone.quant import kept
 from fluxone.quant.apply import SCHEMES
 from fluxone.quant.layer import QuantLinear
+from fluxone.recipe import KEPT
 
 GIB = 2**30
 TERA, GIGA = 1e12, 1e9
@@ -29,6 +31,7 @@ GPU_BASE = int(0.6 * GIGA)  # the driver's context and the libraries' workspaces
 LEFT = 0.9  # share of the memory that is free now which a plan may count on
 EAGER = 130  # bytes that memory moves for each number that a block carries along, without fusion
 CPU_EAGER = 30e-9  # the same in seconds of one core. Source: docs/performance.md, what is left beside the products
+KEPT_BYTES = 60.0  # bytes that memory moves to unpack a number of a GGUF file, pass by pass in float32
 TRIED = 3072  # width of the products that a CPU is tried with, and tokens
 TOKENS = 512
 CPU_QUANTS = (None, "int8-dynamic", "int8", "fp8", "nf4")
@@ -48,6 +51,7 @@ class Machine:
         device: bytes of its memory.
         base, host_base: bytes used before any weight is there.
         quants: schemes that it can run, None for none.
+        kept: seconds to unpack a number of a GGUF file; 0 is not known.
         tried: whether rates already hold what unpacking costs.
     """
 
@@ -63,6 +67,7 @@ class Machine:
     base: int = GPU_BASE
     host_base: int = CPU_BASE
     quants: tuple[str | None, ...] = GPU_QUANTS
+    kept: float = 0.0
     tried: bool = False
     threads: int = 1
 
@@ -76,6 +81,8 @@ class Machine:
 
     def unpack(self, quant: str | None) -> float:
         """Seconds for each packed number of a layer, where it is unpacked before its product."""
+        if quant == KEPT:
+            return self.kept or KEPT_BYTES / self.memory
         if quant is None or self.tried or not SCHEMES[quant].unpacks:
             return 0.0
         return 5.0 / self.memory  # a byte read, a bfloat16 written and read again
@@ -166,11 +173,15 @@ def cpu() -> Machine:
     for word, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         q = heads.to(dtype)
         attends[word] = 4 * 4 * (2 * TOKENS) ** 2 * 128 / _quickest(lambda q=q: ATTENTION["sdpa"](q, q, q))  # type: ignore[misc]
+    raw = kept.empty("Q4_K", TOKENS, TRIED)["weight"]
+    stored = {"weight": torch.zeros(raw.shape, dtype=raw.dtype)}
+    unpacks = _quickest(lambda: kept.unpack("Q4_K", stored, torch.float32)) / (TOKENS * TRIED)
     conv, picture = nn.Conv2d(128, 128, 3, padding=1).requires_grad_(False), torch.randn(1, 128, 128, 128)
     decode = 2 * 9 * 128**2 * 128**2 / _quickest(lambda: conv(picture))
     return Machine(
         name="cpu", kind="cpu", rates=rates, attends=attends, decode=decode / 2, memory=10 * GIGA, bus=10 * GIGA,
         device=available(), base=CPU_BASE, quants=CPU_QUANTS, tried=True, threads=torch.get_num_threads(),
+        kept=unpacks,
     )  # fmt: skip
 
 

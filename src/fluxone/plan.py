@@ -18,11 +18,11 @@ from fluxone.extent import Extent, Layers
 from fluxone.machine import Machine
 from fluxone.offload import STREAMED
 from fluxone.quant.apply import SCHEMES
-from fluxone.recipe import AUTO, DTYPES, Recipe
+from fluxone.recipe import AUTO, DTYPES, KEPT, Recipe
 
 # Relative error of a velocity on random weights, from docs/performance.md: what is picked between equals.
 ERRORS: dict[str | None, float] = {None: 0.0, "fp8": 0.028, "fp8-dynamic": 0.04, "int8": 0.013,
-                                   "int8-dynamic": 0.016, "nf4": 0.093}  # fmt: skip
+                                   "int8-dynamic": 0.016, "nf4": 0.093, KEPT: 0.0}  # fmt: skip
 TEXT_QUANTS: tuple[str | None, ...] = (None, "fp8", "nf4")
 BETWEEN = 0.05  # share of time within which the smaller error wins
 TILES = (False, True)
@@ -131,6 +131,8 @@ def weights(extent: Extent, choice: Choice) -> dict[str, int]:
 
 def packed_bytes(layers: Layers, quant: str | None, width: int) -> int:
     """Bytes of a part whose blocks are packed by a scheme, the rest `width` bytes a number."""
+    if quant == KEPT and layers.kept is not None:
+        return (layers.rest + layers.kept[1]) * width + layers.kept[0]
     scheme = None if quant is None else SCHEMES[quant]
     total = layers.rest * width
     for (rows, columns), count in layers.linear.items():
@@ -236,9 +238,11 @@ def _open(extent: Extent, recipe: Recipe, machine: Machine) -> Iterator[Choice]:
     quants: tuple[str | None, ...] = (recipe.quant,)
     if recipe.quant == AUTO:
         quants = machine.quants if extent.packed is None else _same(extent.packed, machine)
+        quants = quants if extent.transformer.kept is None else (*quants, KEPT)
     text: tuple[str | None, ...] = (recipe.quant_t5,)
     if AUTO in (recipe.quant_t5, recipe.quant) and recipe.quant_t5 in (AUTO, None):
         text = (extent.t5_packed,) if extent.t5_packed else TEXT_QUANTS
+        text = text if extent.t5 is None or extent.t5.kept is None else (*text, KEPT)
     offloads: tuple[str, ...] = (recipe.offload,)
     if recipe.offload == AUTO:
         offloads = ("none", "disk") if on_cpu else ("none", "lean", "model", "block", "disk")

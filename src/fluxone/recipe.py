@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from fluxone.errors import BadRequest, pick
 
 DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2}  # name -> bytes a number
+KEPT = "kept"
 AUTO = "auto"  # of quant and offload: the quickest way that fits the memory there is
 OFFLOADS = {
     "none": "everything stays on the device",
@@ -21,6 +22,7 @@ QUANTS = {
     "int8": "8-bit whole-number weights, computed in the dtype",
     "int8-dynamic": "the same, and activations in 8 bits as well, a scale a token: the fastest on CPUs",
     "nf4": "4-bit weights, computed in the dtype: the smallest",
+    KEPT: "as a GGUF file packs them, unpacked for each product: the memory of the file, and the same pictures",
     "packed": "the same weights in the order in which this CPU multiplies them: nothing is lost, for CPUs alone",
 }
 CACHES = {

@@ -9,7 +9,7 @@ network --quantize--> the same with QuantLinear in its blocks --save--> one file
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import torch
@@ -20,6 +20,8 @@ from fluxone.nn.layers import Modulator
 from fluxone.quant.fp8 import FP8, FP8_DYNAMIC
 from fluxone.quant.fused import fuse
 from fluxone.quant.int8 import DYNAMIC, INT8
+from fluxone.quant.kept import ROW as KEPT_ROW
+from fluxone.quant.kept import keep
 from fluxone.quant.layer import QuantLinear, Scheme
 from fluxone.quant.native import Gelu
 from fluxone.quant.nf4 import NF4
@@ -28,7 +30,9 @@ from fluxone.weights.keymap import TRANSFORMER
 from fluxone.weights.parts import Part
 from fluxone.weights.save import METADATA, save_file
 
-SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (FP8, FP8_DYNAMIC, INT8, DYNAMIC, NF4, PACKED)}
+SCHEMES: dict[str, Scheme] = {
+    scheme.name: scheme for scheme in (FP8, FP8_DYNAMIC, INT8, DYNAMIC, NF4, KEPT_ROW, PACKED)
+}
 STORED = [name for name, scheme in SCHEMES.items() if scheme.empty is not None]
 NOTE = "fluxone.quant"  # key of a file's metadata: part -> scheme
 
@@ -56,7 +60,8 @@ def quantize(network: nn.Module, name: str, dtype: torch.dtype) -> None:
         for owner, child, layer in list(packable(network)):
             if scheme.fits(layer.out_features, layer.in_features):
                 setattr(owner, child, QuantLinear.of(layer, scheme, dtype))
-    hasten(network)
+    if not scheme.exact:
+        hasten(network)
     settle(network, dtype)
 
 
@@ -118,9 +123,15 @@ def noted(part: Part) -> str | None:
     return names.pop()
 
 
-def prepare(network: nn.Module, part: Part) -> None:
-    """Make a network without memory ready for a part's files: packed layers where the metadata say so."""
+def prepare(network: nn.Module, part: Part, *, kept: Collection[str] = ()) -> None:
+    """Make a network without memory ready for a part's files: packed layers where the metadata say so.
+
+    Args:
+        kept: names of the parts whose numbers stay as a GGUF file packs them.
+    """
     name = noted(part)
+    if name is None and part.name in kept:
+        keep(network, part, packable)
     if name is not None:
         for owner, child, layer in list(packable(network)):
             if SCHEMES[name].fits(layer.out_features, layer.in_features):

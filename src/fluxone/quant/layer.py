@@ -30,6 +30,7 @@ class Scheme:
         empty: shapes and types of those tensors for a weight of (O, I); None for a scheme that is never in a file.
         plain: whether `pack` wants the weight in the type that is computed in, and works on a CPU alone.
         takes: the type that tokens are brought to for a product, a scale each; None leaves them (`fused`).
+        exact: whether all else in a block has to be done as without it, to the last bit.
         unpacks: whether the weight is brought to numbers for each product.
         fits: whether a weight of (O, I) can be packed so.
     """
@@ -42,12 +43,19 @@ class Scheme:
     empty: Callable[[int, int], Packed] | None = None
     plain: bool = False
     takes: torch.dtype | None = None
+    exact: bool = False
     unpacks: bool = False
     fits: Callable[[int, int], bool] = lambda rows, columns: True
 
 
 class QuantLinear(nn.Module):
-    """A linear layer with a packed weight. Its buffers are in the state dict, beside the bias."""
+    """A linear layer with a packed weight. Its buffers are in the state dict, beside the bias.
+
+    Attributes:
+        raw: buffers that hold bytes of a file as they lie there, with the shape that these stand for.
+    """
+
+    raw: Mapping[str, tuple[int, ...]] = {}
 
     def __init__(self, scheme: Scheme, packed: Packed, bias: nn.Parameter | None, in_features: int) -> None:
         super().__init__()

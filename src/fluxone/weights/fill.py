@@ -57,15 +57,22 @@ def load_module(
     """
     with torch.device("meta"), Unfilled():
         module = build()
-    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    raw = {
+        f"{place}.{name}": shape for place, child in module.named_modules() for name, shape in _raw(child).items()
+    }
+    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()} | raw
     tensors = Mapped(part.headers)
     picks = fitting(part, wanted, tensors)
-    packed = {name: buffer.dtype for name, buffer in module.named_buffers() if name in wanted}
+    packed = {name: buffer.dtype for name, buffer in module.named_buffers() if name in wanted.keys() - raw.keys()}
     for name, needed in packed.items():
         if tensors.dtype(picks[name].names[0]) != needed:
             raise BadWeights(f"{part.place} does not hold {name} as {needed}", hint="it is not what its metadata say")
     state: dict[str, Tensor] = {}
     for name in sorted(wanted, key=lambda name: tensors.place(picks[name].names[0])):
+        if name in raw:
+            bytes_ = tensors.stored(tensors.entries[picks[name].names[0]]).view(raw[name][0], -1)
+            state[name] = (bytes_ if mmap else bytes_.clone()).to(device)
+            continue
         own = None if name in packed else dtype
         state[name] = _gather(tensors, picks[name], wanted[name], dtype=own, device=device, mmap=mmap)
     module.requires_grad_(False)
@@ -73,6 +80,12 @@ def load_module(
     empty = [name for name, buffer in module.named_buffers() if buffer.is_meta]
     assert not empty, f"{type(module).__name__} builds the buffers {empty} at construction, where there is no memory"
     return module.requires_grad_(False).eval()
+
+
+def _raw(module: nn.Module) -> Mapping[str, tuple[int, ...]]:
+    """The buffers of a layer that take a file's bytes as they lie, and the shapes that these stand for."""
+    found: Mapping[str, tuple[int, ...]] = getattr(module, "raw", {})
+    return found
 
 
 def refuse_packed(part: Part) -> None:

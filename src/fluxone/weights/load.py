@@ -20,7 +20,7 @@ from fluxone.nn.autoencoder import AutoEncoder
 from fluxone.nn.clip import ClipTextEncoder
 from fluxone.nn.t5 import T5Encoder
 from fluxone.nn.transformer import Flux
-from fluxone.recipe import Recipe
+from fluxone.recipe import KEPT, Recipe
 from fluxone.shapes import AutoEncoderShape, ClipShape, FluxShape, T5Shape
 from fluxone.variants import VARIANTS, Variant
 from fluxone.weights import configs, hub, identify, sizes
@@ -121,7 +121,7 @@ def load_bundle(
         transformer=load_module(
             ready(lambda: Flux(flux), TRANSFORMER),
             parts[TRANSFORMER],
-            dtype=None if recipe.quant else dtype,
+            dtype=dtype if recipe.quant in (None, KEPT) else None,
             device=device,
         ),
         autoencoder=load_module(
@@ -130,7 +130,10 @@ def load_bundle(
         t5=None
         if t5 is None
         else load_module(
-            ready(lambda: T5Encoder(t5), T5), parts[T5], dtype=None if recipe.quant_t5 else dtype, device=device
+            ready(lambda: T5Encoder(t5), T5),
+            parts[T5],
+            dtype=dtype if recipe.quant_t5 in (None, KEPT) else None,
+            device=device,
         ),
         clip=None
         if clip is None

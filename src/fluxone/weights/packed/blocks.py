@@ -29,14 +29,14 @@ def _half(blocks: Blocks, at: int) -> Float[Tensor, "N 1"]:
 def _bits(part: Blocks, width: int, lane: int) -> UInt8[Tensor, "N L"]:
     """Few-bit numbers: of each `lane` bytes first their lowest bits, then the next."""
     lanes = part.unflatten(1, (-1, 1, lane))
-    shifts = torch.arange(0, 8, width, dtype=torch.uint8)[:, None]
+    shifts = torch.arange(0, 8, width, dtype=torch.uint8, device=part.device)[:, None]
     numbers: Tensor = (lanes >> shifts) & ((1 << width) - 1)
     return numbers.flatten(1)
 
 
 def _fifth(part: Blocks) -> UInt8[Tensor, "N 32"]:
     """Bits 0 to 31 of four bytes, each as 16: the fifth bit of 32 numbers."""
-    shifts = torch.arange(8, dtype=torch.uint8)
+    shifts = torch.arange(8, dtype=torch.uint8, device=part.device)
     bits: Tensor = ((part[:, :, None] >> shifts) & 1) << 4
     return bits.flatten(1)
 
@@ -115,7 +115,7 @@ def _q6_k(blocks: Blocks) -> Numbers:
 
 
 def _step(numbers: UInt8[Tensor, "N K"]) -> Numbers:
-    return torch.tensor(STEPS, dtype=torch.float32)[numbers.int()]
+    return torch.tensor(STEPS, dtype=torch.float32, device=numbers.device)[numbers.int()]
 
 
 def _iq4_nl(blocks: Blocks) -> Numbers:
