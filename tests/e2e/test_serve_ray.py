@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +66,22 @@ def test_replicas_are_one_server(server: Server) -> None:
         assert (told["status"], told["result"]["seed"]) == ("Ready", n)
         assert server.picture(task).shape == (256, 256, 3)
     assert len(drew(server.folder, tasks)) == 2
+
+
+def test_requests_for_a_lora_are_led_to_one_replica(server: Server) -> None:
+    def ask() -> str:
+        body = json.dumps({"prompt": "a fox", "width": 256, "height": 256, "steps": 1}).encode()
+        headers = {"Content-Type": "application/json", "serve-multiplexed-model-id": "tok"}
+        with urllib.request.urlopen(urllib.request.Request(f"{server.url}/v1/flux-dev", body, headers)) as answer:
+            return json.load(answer)["id"]
+
+    server.wait(ask())
+    time.sleep(2)  # Ray tells its proxies
+    tasks = []
+    for _ in range(8):
+        tasks.append(ask())
+        server.wait(tasks[-1])
+    assert len(drew(server.folder, tasks)) == 1
 
 
 def test_what_a_killed_replica_had_is_drawn(server: Server) -> None:

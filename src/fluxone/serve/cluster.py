@@ -14,10 +14,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fluxone.errors import BadRequest, FluxoneError, MissingExtra
 from fluxone.serve.app import create_app
@@ -28,9 +31,6 @@ from fluxone.serve.metrics import Metrics
 from fluxone.serve.run import SWITCH, engine_of
 from fluxone.serve.settings import Settings
 
-if TYPE_CHECKING:
-    from fastapi import FastAPI
-
 log = logging.getLogger("fluxone.serve")
 
 NAME = "fluxone"
@@ -38,6 +38,9 @@ TASKS = "tasks"  # of a replica, that wait or are drawn: what it is scaled by
 EACH = 4.0  # tasks of a replica, from which another one is worth starting
 AT_ONCE = 1000  # HTTP requests of a replica: many of them only wait for their picture
 STOPPING = 2 * DRAIN + 15  # s
+HEADER = "serve-multiplexed-model-id"  # in which a client names the LoRA that it asks for; Ray leads it by that
+LORAS = 16  # of a replica, that requests are led to it for
+LONGEST = 255  # characters of such a name
 OBJECTS = 100 * 2**20  # bytes of Ray's object store where it is started here: no picture goes through it
 USAGE = "RAY_USAGE_STATS_ENABLED"
 
@@ -50,13 +53,17 @@ class Replica:
         self.metrics = Metrics()
         self.engine = engine_of(self.settings, self.metrics)
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
+    def __serve_build_asgi_app__(self) -> ASGIApp:
         """The app, when its models are loaded: until then the replicas before it have the requests."""
         LOGS[self.settings.log](False)
         sys.setswitchinterval(SWITCH)
         self.engine.start()
         self.engine.wait_ready()
-        return create_app(self.settings, self.engine, self.metrics)
+        return Wearing(create_app(self.settings, self.engine, self.metrics), self.wear)
+
+    async def wear(self, lora: str) -> str:
+        """Let Ray know that requests for a LoRA are best led to this replica from now on."""
+        return lora
 
     def check_health(self) -> None:
         """Asked by Ray now and again.
@@ -71,6 +78,19 @@ class Replica:
         """What `scaled` decides by: HTTP requests are short, what they order is not."""
         state = self.engine.state()
         return {TASKS: float(state.waiting + state.begun)}
+
+
+class Wearing:
+    """Stands before a replica's app: requests that name a LoRA in Ray's header make it one of the replica's."""
+
+    def __init__(self, app: ASGIApp, wear: Callable[[str], Awaitable[str]]) -> None:
+        self.app, self.wear = app, wear
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through."""
+        if scope["type"] == "http" and (lora := Headers(scope=scope).get(HEADER)):
+            await self.wear(lora[:LONGEST])
+        await self.app(scope, receive, send)
 
 
 def scaled(context: Any) -> tuple[int, dict[str, Any]]:
@@ -128,7 +148,9 @@ def serve_on_ray(settings: Settings) -> None:
         signal.signal(number, lambda number, frame: over.set())
     try:
         serve.start(http_options=where)
-        deployment = serve.deployment(serve.ingress()(Replica)).options(**options)
+        wear = serve.multiplexed(max_num_models_per_replica=LORAS)(Replica.wear)
+        made = type(Replica.__name__, (Replica,), {"wear": wear, "__module__": __name__})
+        deployment = serve.deployment(serve.ingress()(made)).options(**options)
         serve.run(deployment.bind(settings), name=NAME, route_prefix="/")
         log.info("%d replicas serve", settings.replicas)
         over.wait()

@@ -96,7 +96,12 @@ class Disk:
 
     def names(self, folder: str) -> list[str]:
         """See Shelf."""
-        return [f"{folder}/{file.name}" for file in (self.root / folder).iterdir()]
+        try:
+            return [f"{folder}/{file.name}" for file in (self.root / folder).iterdir()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise Away(f"{self.root} cannot be read: {error.strerror}") from error
 
     def changed(self, name: str) -> float | None:
         """See Shelf."""
@@ -107,7 +112,10 @@ class Disk:
 
     def drop(self, name: str) -> None:
         """See Shelf."""
-        (self.root / name).unlink(missing_ok=True)
+        try:
+            (self.root / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise Away(f"{self.root} cannot be written to: {error.strerror}") from error
 
     def path(self, name: str) -> Path | None:
         """See Shelf."""

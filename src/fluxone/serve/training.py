@@ -48,6 +48,7 @@ class Wanted(BaseModel):
     class_word: str = Field(default="", max_length=60)
     model: str = Field(default="mini", min_length=1, max_length=4096)
     steps: int | None = Field(default=None, ge=1, le=100_000)
+    size: int | None = Field(default=None, ge=16, le=4096)
 
 
 class Trainings:
@@ -172,7 +173,8 @@ class Trainings:
         ]
         line += [f"--name={told['name']}"] if told["name"] else []
         line += [f"--class={told['class_word']}"] if told["class_word"] else []
-        line += ["--steps", str(told["steps"])] if told["steps"] else []
+        for option in ("steps", "size"):
+            line += [f"--{option}", str(told[option])] if told[option] else []
         with (self.folder / run / "log.txt").open("ab") as log:
             self.processes[run] = subprocess.Popen(
                 line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True

@@ -22,13 +22,23 @@ def test_a_replica_is_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     model = pipeline(tmp_path / "tiny")
     monkeypatch.setattr(run_, "load", lambda settings, models, device: {"tiny": model})
     before = sys.getswitchinterval()
-    replica = cluster.Replica(Settings(folder=tmp_path), name="fluxone-one")
+    worn: list[str] = []
+
+    class Worn(cluster.Replica):
+        async def wear(self, lora: str) -> str:
+            worn.append(lora)
+            return await super().wear(lora)
+
+    replica = Worn(Settings(folder=tmp_path), name="fluxone-one")
     app = replica.__serve_build_asgi_app__()
     with TestClient(app, base_url=BASE) as client:
         assert client.get("/readyz").json()["ready"], "its models are there before it has requests"
         assert replica.record_autoscaling_stats() == {"tasks": 0.0}
         replica.check_health()
-        assert app.state.serving.jobs.settings.own_name == "fluxone-one"
+        assert app.app.state.serving.jobs.settings.own_name == "fluxone-one"
+        assert worn == []
+        client.get("/healthz", headers={"Serve-Multiplexed-Model-Id": "tok"})
+        assert worn == ["tok"]
     sys.setswitchinterval(before)
     with pytest.raises(FluxoneError, match="has ended"):
         replica.check_health()

@@ -153,6 +153,19 @@ def test_a_job_whose_pictures_are_away_is_not_given_up(
     assert row["id"] in other.live
 
 
+def test_a_folder_that_is_taken_away_is_no_failure_of_jobs_that_are_done(server: Server, tmp_path: Path) -> None:
+    engine = Fake(held=True)
+    client = server(engine)
+    url = client.post("/v1/flux-dev", json={"prompt": "x"}).json()["polling_url"]
+    (tmp_path / "inputs").rmdir()
+    engine.go()
+    assert wait(client, url)["status"] == "Ready"
+    (tmp_path / "inputs").write_text("no folder any more")
+    url = client.post("/v1/flux-dev", json={"prompt": "x"}).json()["polling_url"]
+    engine.go()
+    assert wait(client, url)["status"] == "Ready"
+
+
 def test_places_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadRequest, match="nonsense://a/b"):
         Remote("nonsense://user:secret@a/b", {}, FOLDERS)

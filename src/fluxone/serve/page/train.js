@@ -88,7 +88,7 @@ $("train-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const form = event.target, told = Object.fromEntries(new FormData(form));
   const body = { what: told.what, folder: told.folder.trim(), name: told.name.trim(), class_word: told.class_word.trim(), model: told.model.trim() || "mini" };
-  if (told.steps) body.steps = Number(told.steps);
+  for (const name of ["steps", "size"]) if (told[name]) body[name] = Number(told[name]);
   $("train-message").textContent = "";
   await call("/v1/training", { method: "POST", body: JSON.stringify(body) }).then(refresh, trouble);
 });
