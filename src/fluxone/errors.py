@@ -101,3 +101,8 @@ def pick(table: Mapping[str, T], name: str, what: str) -> T:
     there = f"choose one of {', '.join(sorted(table))}" if table else "there is none"
     hint = f"did you mean {near[0]!r}?" if near else there
     raise UnknownName(f"no {what} is called {name!r}", hint=hint)
+
+
+def article(noun: str) -> str:
+    """`a` or `an`, by the noun's first letter."""
+    return "an" if noun[:1].lower() in "aeiou" else "a"

@@ -60,11 +60,13 @@ def convert(
     if as_json:
         fields = {"path": str(done.path), "parts": list(done.parts), "bytes": done.size}
         found = None if checked is None else vars(checked)
-        console.document({**fields, "left_out": list(done.left_out), "check": found})
+        console.document({**fields, "left_out": list(done.left_out), "lacking": list(done.lacking), "check": found})
         return
     if not quiet:
         for line in done.left_out:
             console.notice(f"notice: left out: {line}")
+        for line in done.lacking:
+            console.notice(f"notice: IN comes without {line}; put it into the folder, or give loading its place")
         if checked is not None:
             worst = f"; {checked.rounded} rounded, at most {checked.worst:.2%} of {checked.where}'s largest number"
             rounded = worst if checked.rounded else ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fluxone.errors import BadFile, BadRequest, pick
+from fluxone.errors import BadFile, BadRequest, article, pick
 from fluxone.geometry import Resolution
 from fluxone.recipe import CACHES, COMPATS, DTYPES, OFFLOADS, PARALLELS, QUANTS
 from fluxone.request import EMPHASES, Region
@@ -78,7 +78,8 @@ def model_for(command: str, kind: Kind, shows: str | None = None, *, instead: st
     what = kind.value if shows is None else f"{kind.value} of {shows}"
     fitting = ", ".join(row.name for row in rows)
     hint = f"add --model with one of {fitting}, or a file of such a model" if rows else "add --model with its file"
-    raise BadRequest(f"{command} needs a model that takes a {what}, and none comes with fluxone", hint=hint)
+    needs = f"{command} needs a model that takes {article(what)} {what}"
+    raise BadRequest(f"{needs}, and none comes with fluxone", hint=hint)
 
 
 def read_prompt(text: str) -> str:

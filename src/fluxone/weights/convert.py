@@ -40,13 +40,15 @@ SPARE = 64_000_000  # bytes that are left free on the disk
 
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """What was written. `size` in bytes; `left_out`: parts of the model that the result does not hold."""
+    """What was written. `size` in bytes; `left_out`: parts of the model that the result does not hold; `lacking`: what
+    a folder needs to be loaded, and its source did not have."""
 
     path: Path
     parts: tuple[str, ...]
     size: int
     left_out: tuple[str, ...]
     checked: Checked | None
+    lacking: tuple[str, ...] = ()
 
 
 @dataclass
@@ -113,7 +115,8 @@ def convert(
     else:
         _write_file(out, described, work, want, recheck)
     left = tuple(TITLES[name] for name in PARTS if name in found.parts and name not in work)
-    return Converted(path=out, parts=tuple(work), size=progress.of, left_out=left, checked=checked)
+    lacking = tuple(found.missing) if want.layout.endings == ("",) else ()
+    return Converted(path=out, parts=tuple(work), size=progress.of, left_out=left, checked=checked, lacking=lacking)
 
 
 def _open(source: str, given: Mapping[str, Path]) -> Source:

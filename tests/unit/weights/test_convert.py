@@ -99,8 +99,11 @@ def test_what_tensors_do_not_tell_goes_with_them(tmp_path: Path) -> None:
     note = json.loads(inspect(done.path).metadata["fluxone.config"])
     assert note["autoencoder"]["norm_num_groups"] == 8
     assert "transformer" not in note
+    lacking = go(done.path, tmp_path / "folder", "diffusers").lacking
+    assert lacking == ("T5's tokenizer (folder tokenizer_2)", "CLIP's tokenizer (folder tokenizer)")
     for words in ("tokenizer", "tokenizer_2"):
         shutil.copytree(Path(module.__file__).parents[1] / "assets" / "mini" / words, tmp_path / words)
+    assert go(done.path, tmp_path / "whole", "diffusers").lacking == ()
     bundle, mini = (load_bundle(source, recipe=Recipe(device="cpu")) for source in (str(done.path), "mini"))
     for name in ("transformer", "autoencoder", "t5", "clip"):
         assert getattr(bundle, name).shape == getattr(mini, name).shape
