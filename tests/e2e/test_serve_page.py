@@ -195,11 +195,11 @@ def test_training(page: Chromium, tiny: Path, tmp_path: Path) -> None:
         (folder / f"{n}.txt").write_text(f"zuri in place {'abcdef'[n]}", encoding="utf-8")
     page.click("#train-tab")
     assert page.run("document.querySelector('main').hidden")
-    for name, value in {"folder": folder, "name": "zuri", "model": tiny, "steps": 100_000}.items():
+    for name, value in {"folder": folder, "name": "zuri", "model": tiny, "steps": 100_000, "size": 32}.items():
         page.run(f"document.getElementById('train-form').{name}.value = '{value}'")
     page.click("#train-go")
     state = "document.querySelector('#runs li')?.dataset.state"
-    page.until("(document.querySelector('#runs progress')?.value || 0) >= 5", 240)
+    page.until("(document.querySelector('#runs progress')?.value || 0) >= 5", 120)
     assert page.run(state) == "running" and "left" in page.run("document.querySelector('#runs .state').textContent")
     page.until("document.querySelector('#runs .samples img')?.naturalWidth > 0")
     shot(page, "train")

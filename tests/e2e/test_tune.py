@@ -71,6 +71,7 @@ def test_a_dry_run_says_what_would_be_done(
         (("style", "zuri pictures", "--optimizer", "adam"), "did you mean 'adamw'"),
         (("style", "zuri pictures", "--targets", "blocks,nonsense"), "no layer is chosen by 'nonsense'"),
         (("character", "zuri pictures", "--preserve", "class"), "give --name and --class"),
+        (("character", "zuri pictures", "--offload", "block"), "never whole on the device"),
         (("character", "zuri pictures", "--quant", "int8-dynamic"), "nothing can be learnt beside int8-dynamic"),
     ],
 )

@@ -34,6 +34,7 @@ from fluxone.tune.trainer import Tick
 from fluxone.variants import Variant
 from fluxone.weights.load import resolve
 
+STAYING = ("none", "lean", "model")  # modes of offload in which the transformer can stay on the device as a whole
 LEARNT_BESIDE = ("fp8", "int8", "nf4")  # packings whose products have a way back
 
 
@@ -112,6 +113,11 @@ def prepare(wish: Wish, told: Told | None = None) -> Plan:
     if row is not None and wish.vram is not None:
         quant = _decided(wish, row, len(examples), recipe).quant
         recipe = replace(recipe, quant=quant)
+    if recipe.offload not in STAYING:
+        raise BadRequest(
+            f"with offload {recipe.offload} the transformer is never whole on the device: nothing is learnt beside it",
+            hint=f"use {', '.join(STAYING)}; --vram chooses a packing that fits",
+        )
     told.line(f"loading {wish.model}")
     pipeline = assemble(wish.model, _typed(recipe))
     _check_base(pipeline)

@@ -68,6 +68,7 @@ def page(outcome: Outcome, references: Palette) -> str:
         _curves(outcome),
         "<h2>Colours</h2>",
         _colours(outcome, references),
+        _words(outcome),
         "<h2>Pictures that were learnt from</h2>",
         _dataset(outcome),
         "<h2>Settings, and why</h2>",
@@ -191,6 +192,16 @@ def _colours(outcome: Outcome, references: Palette) -> str:
             pictures.append(file.convert("RGB"))
     drawn = row("drawn", palette(pictures)) if pictures else ""
     return f"<table>{row('references', references)}{drawn}</table>"
+
+
+def _words(outcome: Outcome) -> str:
+    """What is written on the references, and on what is drawn."""
+    rows = [
+        f"<tr><td>{escape(one.word)}</td><td>{one.references:.0%}</td><td>{one.base:.0%}</td><td>{one.drawn:.0%}</td></tr>"
+        for one in outcome.words
+    ]
+    head = "<tr><th>word</th><th>references</th><th>base</th><th>chosen</th></tr>"
+    return f"<h2>Words on the pictures, by OCR</h2><table>{head}{''.join(rows)}</table>" if rows else ""
 
 
 def _dataset(outcome: Outcome) -> str:

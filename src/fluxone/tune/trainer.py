@@ -24,7 +24,8 @@ from fluxone.train import checkpoint
 from fluxone.train.ema import Ema
 from fluxone.train.group import Group, average, total
 from fluxone.tune import shards
-from fluxone.tune.learner import Learner, Tally
+from fluxone.tune.events import Events
+from fluxone.tune.learner import BINS, Learner, Tally
 from fluxone.tune.optimizers import Pace, make
 from fluxone.tune.rates import FALLS, factor
 from fluxone.tune.settings import Settings
@@ -70,6 +71,7 @@ class Trainer:
         pace = Pace(rate=settings.rate, betas=settings.betas, decay=settings.decay)
         self.optimizer = make(settings.optimizer, self.params, pace)
         self.ema = Ema(self.params, settings.ema) if settings.ema else None
+        self.events = Events(folder)
         self.step = 0
         self.notes: dict[str, Any] = {}  # what the workflow wants kept with the checkpoint
 
@@ -226,6 +228,8 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+        levels = {f"sigma/{k / BINS:.3f}": value for k, value in enumerate(row["sigmas"]) if value is not None}
+        self.events.scalars(self.step, {name: row[name] for name in ("loss", "norm", "kept") if name in row} | levels)
 
     def _cut_log(self) -> None:
         """Drop the rows of steps that are walked again."""

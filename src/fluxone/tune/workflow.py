@@ -10,33 +10,33 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from fluxone.errors import BadFile
-from fluxone.geometry import Resolution
-from fluxone.request import Request
 from fluxone.train import checkpoint
 from fluxone.train.group import Group, agreed
+from fluxone.tune import wordmark
 from fluxone.tune.agree import disagreements
 from fluxone.tune.alone import alone
 from fluxone.tune.beside import Beside
 from fluxone.tune.cache import Cache
 from fluxone.tune.choice import LIMITS, STRENGTHS, Choice, choose, leading, stalled
-from fluxone.tune.folder import Example
+from fluxone.tune.folder import open_picture
 from fluxone.tune.learner import Learner
 from fluxone.tune.lint import Finding
-from fluxone.tune.looks import AT_ONCE, ELSEWHERE, Look, Looker, Prompts, prompts_for, without
+from fluxone.tune.looks import Look, Looker, Prompts, prompts_for, without
 from fluxone.tune.material import Material
 from fluxone.tune.memory import parameters
 from fluxone.tune.plan import Plan, Told
 from fluxone.tune.presets import SMALL
+from fluxone.tune.priors import pictures, prompts_of
 from fluxone.tune.prove import Proof, prove
 from fluxone.tune.recompute import recomputed
 from fluxone.tune.trainer import Trainer
+from fluxone.tune.wordmark import Wordmark, wordmarks
 from fluxone.tune.write import Written, metadata, scaled, write
 from fluxone.weights.keymap import TRANSFORMER
 
@@ -45,19 +45,6 @@ LEAST_APART = 10  # steps
 FEW_LOOK_STEPS = 12  # steps of the pictures of a look, at most, if nothing is said
 STATE = "state"
 FEW_PICTURES = 60  # up to which captions are held against each other
-THINGS = ("cat", "dog", "car", "house", "tree", "star", "rabbit", "boat")
-OTHERS = (
-    *ELSEWHERE,
-    'a wooden sign that says "HELLO"',
-    "three red balloons in the city",
-    "a girl with red hair in a blue shirt waving in the snow",
-    "a fox reading a book under a tree",
-    'a banner that says "moon" at night',
-    "a boy with black hair standing in a room",
-    "two green rabbits on the beach",
-    "a yellow duck on top of a box in the forest",
-)
-BASE_PICTURES = 48  # drawn by the base of other prompts, where it is to stay what it was on these
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +61,7 @@ class Outcome:
     told: bool
     notes: tuple[dict[str, Any], ...] = ()
     findings: tuple[Finding, ...] = ()
+    words: tuple[Wordmark, ...] = ()
 
 
 def carry_out(plan: Plan, told: Told | None = None, group: Group | None = None) -> Outcome | None:
@@ -94,9 +82,10 @@ def carry_out(plan: Plan, told: Told | None = None, group: Group | None = None) 
             _clear(out)
         agreed(group, True, plan.pipeline.on_device.device)  # nobody reads what is being cleared
         run = Run(plan, told, group)
-        run.train()
-        with run.trainer.whole():
-            return run.concluded() if group.first else None
+        with run.staying:
+            run.train()
+            with run.trainer.whole():
+                return run.concluded() if group.first else None
 
 
 class Run:
@@ -113,14 +102,18 @@ class Run:
         material.prepare(list(others.values()))
         self.held = Material(pipeline, cache, replace(settings, batch=1), plan.held)
         self.held.prepare()
-        priors = self._priors(cache)
-        with pipeline.using("transformer"), pipeline.using("modulators"):
-            pass  # where they are from now on, the adapters are made
+        priors = None
+        if settings.preserve == "pictures":
+            priors = Material(pipeline, cache, settings, pictures(plan, self._steps(), group, told.line))
+            priors.prepare()
+        self.staying = ExitStack()  # the network is on the device until the run is over; the other parts come and go
+        for part in ("transformer", "modulators"):
+            self.staying.enter_context(pipeline.using(part))
         self.beside = Beside(pipeline.transformer, plan.deltas)
         if settings.checkpointing:
             recomputed(pipeline.transformer)
         asked = others if settings.preserve == "class" else {}
-        calm = _calm(plan) if settings.preserve == "other" else ()
+        calm = prompts_of(plan) if settings.preserve == "other" else ()
         learner = Learner(pipeline, self.beside, material, settings, others=asked, other_prompts=calm, priors=priors)
         for prompt in calm:
             cache.text(prompt)
@@ -219,6 +212,7 @@ class Run:
             told=self.looker.subject.told,
             notes=tuple(self.trainer.notes["looks"]),
             findings=(*plan.findings, *self.disagreeing()),
+            words=self._words(look),
         )
         write_report(outcome, self.looker.palette)
         return outcome
@@ -263,6 +257,15 @@ class Run:
         proof = prove(plan.pipeline, [one.path for one in written], used, self.looker, drawn)
         return written, proof
 
+    def _words(self, chosen: Look) -> tuple[Wordmark, ...]:
+        read = wordmark.able() if self.plan.wish.what in wordmark.WHAT else None
+        if read is None:
+            return ()
+        self.told.line("reading what stands on the pictures")
+        references = [open_picture(example.path) for example in (*self.plan.held, *self.plan.trained)]
+        drawn = [open_picture(self.out / name) for name in chosen.pictures]
+        return wordmarks(read, references, self.looker.base_named, drawn)
+
     def _put(self, step: int) -> None:
         found = checkpoint.load(self._place(step))
         if found is None:
@@ -274,6 +277,9 @@ class Run:
 
     def _note(self, look: Look) -> None:
         self.trainer.notes["looks"] = [one.told() for one in self.looks] + [look.told()]
+        if look.strength in (0, 1):
+            seen = {name: value for name, value in look.told().items() if isinstance(value, float)}
+            self.trainer.events.scalars(look.step, {f"look/{name}": value for name, value in seen.items()})
 
     def _held(self) -> float:
         if not self.plan.held:
@@ -285,35 +291,6 @@ class Run:
         """Of the pictures that are drawn on the way."""
         return self.plan.settings.look_steps or min(FEW_LOOK_STEPS, self.plan.pipeline.variant.steps)
 
-    def _priors(self, cache: Cache) -> Material | None:
-        """Pictures of other prompts by the base, drawn once, at the size that is trained at."""
-        plan, size = self.plan, Resolution(height=self.plan.size, width=self.plan.size)
-        if plan.settings.preserve != "pictures":
-            return None
-        place = self.out / "base"
-        place.mkdir(parents=True, exist_ok=True)
-        texts = _calm(plan)
-        found = [Example(path=place / f"{n:03}.png", text=texts[n % len(texts)]) for n in range(BASE_PICTURES)]
-        asked = [
-            Request(prompt=one.text, seed=1000 + n, resolution=size, steps=self._steps()) for n, one in enumerate(found)
-        ]
-        if self.group.first:
-            self._draw_priors(found, asked)
-        agreed(self.group, True, plan.pipeline.on_device.device)  # the others wait for them
-        priors = Material(plan.pipeline, cache, plan.settings, found)
-        priors.prepare()
-        return priors
-
-    def _draw_priors(self, found: list[Example], asked: list[Request]) -> None:
-        self.told.line(f"drawing {BASE_PICTURES} pictures of other prompts by the base")
-        for start in range(0, BASE_PICTURES, AT_ONCE):
-            few = slice(start, start + AT_ONCE)
-            if all(one.path.exists() for one in found[few]):
-                continue  # else all of them again: a batch of others may round otherwise
-            for one, result in zip(found[few], self.plan.pipeline.together(asked[few]), strict=True):
-                result.images[0].save(one.path.with_suffix(".part"), format="PNG")
-                one.path.with_suffix(".part").replace(one.path)
-
 
 def told_of(look: Look) -> str:
     """One line."""
@@ -323,20 +300,10 @@ def told_of(look: Look) -> str:
     )
 
 
-def _calm(plan: Plan) -> tuple[str, ...]:
-    """Prompts without the subject: others altogether, and the captions with common things, or its class, in its place;
-    without the name alone where it names a style."""
-    word, own = plan.wish.name, plan.wish.class_word
-    things = [f"a {thing}" for thing in (*((own,) if own else ()), *THINGS)] if plan.wish.what != "style" else [""]
-    texts = [example.text for example in plan.trained if word and word.lower() in example.text.lower()]
-    made = [without(text, word, thing).strip(" ,") for thing in things for text in texts]
-    pairs = zip_longest(OTHERS, dict.fromkeys(made))
-    return tuple(dict.fromkeys(text for pair in pairs for text in pair if text))
-
-
 def _announce(plan: Plan) -> None:
     """For whoever watches from outside: how far it is to go."""
     path = plan.wish.out / STATE / "run.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(json.dumps({"steps": plan.settings.steps, "title": plan.title}), encoding="utf-8")
     part.replace(path)

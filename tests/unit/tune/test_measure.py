@@ -20,6 +20,7 @@ from fluxone.tune.memory import parameters
 from fluxone.tune.palette import ciede2000, difference, lab, palette, rgb
 from fluxone.tune.presets import WHAT, preset
 from fluxone.tune.sigmas import LAWS, shares
+from fluxone.tune.wordmark import wordmarks
 from fluxone.variants import DEV, MINI, SCHNELL, Kind
 from unit.tiny import pipeline
 from unit.tune import made
@@ -215,3 +216,17 @@ def test_charts_are_well_formed() -> None:
     made_ = ElementTree.fromstring(chart(lines, x="step", y="loss", log=True))
     assert len(made_.findall("polyline")) == 2 and len(made_.findall("text")) == 5 + 5 + 1 + 2
     assert chart([Line(name="none", points=[])], x="", y="") == ""
+
+
+def test_a_word_that_most_references_carry() -> None:
+    pictures = {name: Image.new("RGB", (4, 4), name) for name in ("red", "green", "blue", "white", "black")}
+    says = {"red": "Lumo!", "green": "LUMO 24", "blue": "x lumo exit", "white": "exit", "black": ""}
+    texts = {pictures[name].tobytes(): text for name, text in says.items()}
+
+    def read(picture: Image.Image) -> str:
+        return texts[picture.tobytes()]
+
+    every = [pictures[name] for name in ("red", "green", "blue", "white")]
+    (found,) = wordmarks(read, [*every, pictures["black"]], [pictures["black"]], [pictures["green"], pictures["white"]])
+    assert (found.word, found.references, found.base, found.drawn) == ("lumo", 0.6, 0.0, 0.5)
+    assert wordmarks(read, [pictures["black"]], [], []) == ()
