@@ -103,6 +103,7 @@ class FluxPipeline(Opening, Adapting, Guiding, Scripted):
         image: Picture | Sequence[Picture] | None = None,
         strength: float | None = None,
         mask_image: Picture | Sequence[Picture] | None = None,
+        padding_mask_crop: int | None = None,
         control_image: One | Sequence[One] | None = None,
         controlnet_conditioning_scale: Each | None = None,
         control_guidance_start: Each = 0.0,
@@ -147,7 +148,8 @@ class FluxPipeline(Opening, Adapting, Guiding, Scripted):
                 torch's global. Noise is drawn as diffusers draws it; `latents` (B, L, 64) or (B, 16, h, w) replace it.
             emphasis: whether `(red:1.3)` weighs words: `off` as in diffusers, `auto` where a number is given, `on`.
             image, strength, mask_image: picture to start from, how much of it to forget, and where it is repainted
-                (white). To a model that takes references (Kontext) the image is one, unless it has a mask.
+                (white). `padding_mask_crop` draws what is within so many px of the mask alone, as large as a picture,
+                and puts it back. To a model that takes references (Kontext) the image is one, unless it has a mask.
             control_image: for a model that takes edges or depths, or one for each of its ControlNets.
             ip_adapter_image: one picture, or list, for each IP-Adapter; on the negative side black if not given.
             reference_images, reference_layout: more references, placed by `offset`, `index` or `stitched`;
@@ -170,6 +172,7 @@ class FluxPipeline(Opening, Adapting, Guiding, Scripted):
         output = pick(OUTPUTS, call.output_type, "output type")
         if call.wildcards is not None and call.seed is None and call.generator is None:
             call = replace(call, seed=int(torch.randint(MAX_SEED, ())))  # one for the choices and for the noise
+        call, put_back = call.cropped(self.pipeline)
         going = call.job(self.pipeline)
         x, self._call, self._interrupt = going.x, call, False
 
@@ -192,7 +195,7 @@ class FluxPipeline(Opening, Adapting, Guiding, Scripted):
             x = step.x
             if self._interrupt:
                 break
-        images = output(self.pipeline, x, going.grid, tiled=call.ultra in TILED)
+        images = put_back(output(self.pipeline, x, going.grid, tiled=call.ultra in TILED))
         return FluxPipelineOutput(images, call.spoken().prompts) if call.return_dict else (images,)
 
     def to(

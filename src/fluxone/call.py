@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
+from PIL.Image import Image
 from torch import Tensor
 
 from fluxone import arguments
@@ -18,6 +19,7 @@ from fluxone import pixels as px
 from fluxone.arguments import Prompts
 from fluxone.conditions import extra_of, keep_of
 from fluxone.conditions.condition import Extra, Pictures, Studio
+from fluxone.conditions.crop import box_of, cut_out, laid_over
 from fluxone.conditions.reference import joined, size_for
 from fluxone.errors import BadRequest
 from fluxone.geometry import Resolution
@@ -75,6 +77,7 @@ class Call:
     image: Pictured
     strength: float | None
     mask_image: Pictured
+    padding_mask_crop: int | None
     control_image: Pictured | Sequence[Sequence[px.Picture]]
     controlnet_conditioning_scale: Each | None
     control_guidance_start: Each
@@ -122,6 +125,29 @@ class Call:
             raise BadRequest("strength is given without an image", hint="give image= too")
         if self.seed is not None and self.generator is not None:
             raise BadRequest("seed and generator are both given", hint="give one of them")
+
+    def cropped(self, pipeline: Pipeline) -> tuple[Call, Callable[[Any], Any]]:
+        """The call for the surroundings of the mask alone, and what puts the pictures that come of it back.
+
+        Raises:
+            BadRequest: picture and mask are no PIL images of one size, or the pictures are to be something else.
+        """
+        if self.padding_mask_crop is None:
+            return self, lambda images: images
+        margin, image, mask = self.padding_mask_crop, self.image, self.mask_image
+        if not isinstance(margin, int) or isinstance(margin, bool) or margin < 0:
+            raise BadRequest(f"padding_mask_crop is {margin!r:.80}", hint="use a whole number of px")
+        if not isinstance(image, Image) or not isinstance(mask, Image) or image.size != mask.size:
+            hint = "give image and mask_image as PIL images of one size"
+            raise BadRequest("padding_mask_crop is given without a picture and its mask", hint=hint)
+        if self.output_type != "pil":
+            raise BadRequest(f"padding_mask_crop is given with output_type {self.output_type!r}", hint="use pil")
+        canvas = size_of(self._request(pipeline))
+        box = box_of(mask, canvas, margin)
+        part = replace(
+            self, padding_mask_crop=None, image=cut_out(image, box, canvas), mask_image=cut_out(mask, box, canvas)
+        )
+        return part, lambda images: [laid_over(drawn, image, mask, box) for drawn in images]
 
     def job(self, pipeline: Pipeline, edited: State | None = None) -> Job:
         """Encode, draw and lay out, as diffusers' pipelines of this model and these pictures do.

@@ -65,8 +65,9 @@ def region_mask(region: Region, grid: tuple[int, int]) -> Float[Tensor, " L"]:
     Raises:
         BadRequest: it has no mask, or one that covers nothing.
     """
-    if not isinstance(region.mask, Image):
-        found = "no mask" if region.mask is None else f"a {type(region.mask).__name__} as its mask"
+    given: object = region.mask
+    if region.mask is None or not isinstance(given, Image):
+        found = "no mask" if given is None else f"a {type(given).__name__} as its mask"
         raise BadRequest(f"the region {region.prompt[:40]!r} has {found}", hint="give a PIL image, white where it is")
     own = Resolution(height=region.mask.height, width=region.mask.width)
     mask = F.interpolate(px.masks(region.mask, own), size=grid, mode="area").flatten()

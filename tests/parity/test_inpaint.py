@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FluxInpaintPipeline
+from PIL import Image
 
 from fluxone import FluxPipeline
+from fluxone.errors import BadRequest
 from fluxone.nn.tokens import pack
 from parity.conftest import TINIES, Oracle
 from parity.test_fill import spot
@@ -63,3 +65,46 @@ def test_what_the_mask_leaves_stays_in_the_latent(oracle: Get) -> None:
     repainted[3:6] = True
     assert torch.equal(one[:, ~repainted], other[:, ~repainted])
     assert (one[:, repainted] - other[:, repainted]).abs().max() > 0.01
+
+
+def patch(width: int, height: int, box: tuple[int, int, int, int]) -> Image.Image:
+    mask = Image.new("L", (width, height))
+    mask.paste(255, box)
+    return mask
+
+
+CROPS: dict[str, tuple[tuple[int, int], tuple[int, int, int, int], int]] = {
+    "in the middle": ((150, 130), (60, 50, 80, 71), 10),
+    "at a corner, no margin": ((150, 130), (131, 0, 150, 30), 0),
+    "at the bottom, wide": ((90, 120), (5, 100, 80, 119), 7),
+    "in a strip that has no room for the aspect": ((200, 30), (20, 2, 60, 28), 4),
+    "more margin than picture": ((60, 70), (10, 10, 30, 30), 500),
+}
+
+
+@pytest.mark.parametrize("case", CROPS)
+def test_a_small_part_is_cut_out_and_put_back(oracle: Get, case: str) -> None:
+    (width, height), box, margin = CROPS[case]
+    picture, mask = start(width, height), patch(width, height, box)
+    more = {"image": picture, "mask_image": mask, "padding_mask_crop": margin, "strength": 0.9, "output_type": "pil"}
+    theirs, ours = both(oracle("dev"), FluxInpaintPipeline, **arguments("dev", 4, 3, more | {"num_inference_steps": 2}))
+    one, other = np.asarray(theirs[0], dtype=int), np.asarray(ours[0], dtype=int)
+    assert one.shape == other.shape == (height, width, 3) and np.abs(one - other).max() <= 1
+    outside = np.asarray(mask) == 0
+    assert np.array_equal(other[outside], np.asarray(picture)[outside]) and not np.array_equal(other, picture)
+
+
+def test_what_cannot_be_cut_out_is_said(oracle: Get) -> None:
+    pipe = FluxPipeline.from_pretrained(str(oracle("dev").folder))
+    given = {"image": start(48, 64), "mask_image": spot(48, 64), "padding_mask_crop": 4, "output_type": "pil"}
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"mask_image": None}, "without a picture and its mask"),
+        ({"mask_image": spot(44, 44)}, "PIL images of one size"),
+        ({"image": np.zeros((64, 48, 3), dtype=np.float32)}, "PIL images of one size"),
+        ({"output_type": "np"}, "use pil"),
+        ({"padding_mask_crop": -1}, "padding_mask_crop is -1"),
+        ({"mask_image": patch(48, 64, (0, 0, 0, 0))}, "the mask is black"),
+    ]
+    for more, said in wrong:
+        with pytest.raises(BadRequest, match=said):
+            pipe(**arguments("dev", 4, 3, given | more))
