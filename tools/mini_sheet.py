@@ -28,10 +28,11 @@ from fluxone.weights.shipped import place
 
 COLUMNS = 8
 QUALITY = 88  # of the JPEGs
-OVERVIEW = {
-    "objects": 2, "relations": 3, "counts": 1, "reading": 1, "inside": 1, "hidden": 1, "people": 2, "company": 1,
-    "holding": 1, "styles": 1, "typography": 1, "phrases": 1,
-}  # fmt: skip
+OVERVIEW = (
+    "objects", "relations", "counts", "typography", "people", "reading", "inside", "hidden", "company", "holding",
+    "styles", "phrases",
+)  # fmt: skip
+IN_ALL = 16
 
 Cell = tuple[Image.Image, str]
 
@@ -53,7 +54,7 @@ class Book:
     def asked(self, suite: str, count: int) -> list[Prompt]:
         """The first prompts of a suite, as many of each sort as of the others."""
         row = SUITES[suite]
-        if not set(row.search.kinds) & set(self.world.kinds):
+        if not set(row.search.kinds) & set(self.world.kinds) or (row.world and not getattr(self.world, row.world)):
             return []
         found = row.find(row.search, self.world, count)
         sorts = list(dict.fromkeys(prompt.sort for prompt in found))
@@ -68,8 +69,10 @@ def model(name: str) -> Pipeline:
 
 
 def overview(book: Book) -> list[Cell]:
-    """Sixteen prompts of all kinds."""
-    asked = [prompt for suite, count in OVERVIEW.items() for prompt in book.asked(suite, count)]
+    """Sixteen prompts of all kinds, as many of each as of the others, from all over its suite."""
+    found = [own for suite in OVERVIEW if (own := book.asked(suite, IN_ALL))]
+    each = -(-IN_ALL // len(found))
+    asked = [prompt for own in found for prompt in own[:: max(1, len(own) // each)][:each]][:IN_ALL]
     return [(book.draw(MINI.name, prompt), prompt.text) for prompt in asked]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +28,7 @@ from fluxone.train.data.views import VIEWS
 from fluxone.train.export import autoencoder
 
 CHUNK = 32  # scenes that a worker encodes between two notes of its progress
+POLITE = 10  # by which workers go behind the trainer: filling ahead at full speed, they took most of its core
 PATIENCE = 600  # seconds without progress after which the workers are taken for dead
 
 
@@ -120,7 +122,9 @@ def _progress(folder: Path, number: int) -> int:
 
 
 def _fill(folder: Path, data: Data, model: Model, number: int, view: str) -> None:
-    """One worker: chunks number, number + workers, ... from where it stopped."""
+    """One worker: chunks number, number + workers, ... from where it stopped; the trainer comes first."""
+    if hasattr(os, "nice"):
+        os.nice(POLITE)
     torch.set_num_threads(1)
     encoder, world = autoencoder(model), world_of(data)
     cells = data.size // encoder.shape.factor
