@@ -77,7 +77,10 @@ PACKAGES = {
     "resvg_py": 3,
     "skia": 3,
     "alembic": 5,
-    "diffusers": 5,  # in bench, as a rival
+    "diffusers": 5,  # in bench, as rivals
+    "onnxruntime": 5,
+    "onnxscript": 5,
+    "openvino": 5,
     "c2pa": 5,
     "fastapi": 5,
     "opentelemetry": 5,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 import time
@@ -38,13 +39,14 @@ class Row:
     limit: float | None = None
     weights: int = 0
     peak: int = 0
+    failed: bool = False
     seconds: list[float] = field(default_factory=list)
     errors: list[float] = field(default_factory=list)
 
     @property
     def median(self) -> float:
-        """Seconds."""
-        return statistics.median(self.seconds)
+        """Seconds; of what failed infinitely many."""
+        return statistics.median(self.seconds) if self.seconds else math.inf
 
     @property
     def error(self) -> float:
@@ -53,8 +55,8 @@ class Row:
 
     @property
     def valid(self) -> bool:
-        """Whether its error is within its limit."""
-        return self.limit is None or self.error <= self.limit
+        """Whether it ran, and its error is within its limit."""
+        return not self.failed and (self.limit is None or self.error <= self.limit)
 
     def ratio(self, base: Row) -> tuple[float, float, float]:
         """Time relative to another's, turn by turn: the median and its 90 % interval by resampling."""

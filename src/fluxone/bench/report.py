@@ -25,6 +25,8 @@ def lines(table: Table) -> list[tuple[str, ...]]:
 
 
 def _line(row: Row, base: Row | None, floor: dict[str, float]) -> tuple[str, ...]:
+    if row.failed:
+        return (f"{row.name} INVALID", *[""] * (len(HEAD) - 1))
     times = sorted(row.seconds)
     low, high = times[len(times) // 10], times[-len(times) // 10 - 1 if len(times) > 9 else -1]
     ratio = "" if base is None or len(base.seconds) != len(row.seconds) else f"{row.ratio(base)[0]:.2f}"
@@ -59,7 +61,8 @@ def document(suite: str, tables: Sequence[Table], device: torch.device) -> dict[
                 "name": table.name, "base": table.base, "floor": table.floor, "note": table.note,
                 "rows": [
                     {
-                        "name": row.name, "seconds": row.seconds, "median": row.median, "error": row.error,
+                        "name": row.name, "seconds": row.seconds, "median": row.median if row.seconds else None,
+                        "error": row.error,
                         "limit": row.limit, "valid": row.valid, "weights": row.weights, "peak": row.peak,
                     }
                     for row in table.rows
@@ -95,8 +98,9 @@ def plot(tables: Sequence[Table], path: Path) -> None:
     count = max(len(table.rows) for table in tables)
     figure, panels = pyplot.subplots(1, len(tables), figsize=(7 * len(tables), 1 + 0.5 * count), squeeze=False)
     for panel, table in zip(panels[0], tables, strict=True):
-        names = [row.name if row.valid else f"{row.name} (invalid)" for row in table.rows]
-        panel.barh(names, [1000 * row.median for row in table.rows], color="#4a7ba6")
+        rows = [row for row in table.rows if row.seconds]
+        names = [row.name if row.valid else f"{row.name} (invalid)" for row in rows]
+        panel.barh(names, [1000 * row.median for row in rows], color="#4a7ba6")
         panel.invert_yaxis()
         panel.set_title(table.name, fontsize=10)
         panel.set_xlabel("ms")

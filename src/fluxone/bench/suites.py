@@ -18,7 +18,8 @@ from torch import Tensor
 from fluxone.assembly import assemble
 from fluxone.bench import ceilings, ends
 from fluxone.bench.measure import Row, Way, clock, take_turns
-from fluxone.bench.nets import SIGMAS, Case, Given, ours, theirs, weights
+from fluxone.bench.nets import SIGMAS, Case, Given, ours, weights
+from fluxone.bench.rivals import EVERYWHERE, RIVALS, named
 from fluxone.errors import MissingExtra
 from fluxone.extent import extent_of, shapes_of
 from fluxone.geometry import Resolution
@@ -33,6 +34,7 @@ from fluxone.shapes import FluxShape
 from fluxone.variants import DEV, SCHNELL, Variant
 
 Kind = tuple[str | None, str]  # scheme and type
+Names = tuple[str, ...]  # of rivals
 LOG = logging.getLogger("fluxone")
 SMALL = Case(
     name="106 M",
@@ -69,21 +71,16 @@ class Table:
 
 
 def step_table(
-    case: Case, device: torch.device, kinds: tuple[Kind, ...], *, rounds: int, levels: int, rival: bool
+    case: Case, device: torch.device, kinds: tuple[Kind, ...], *, rounds: int, levels: int, against: Names = ()
 ) -> Table:
-    """One step of a network by every kind of weights and type, and by diffusers, taking turns."""
+    """One step of a network by every kind of weights and type, and by rivals, taking turns; the last eager one is the
+    base. A rival that fails has a row that says so."""
     wide = torch.float32 if device.type == "cpu" else torch.bfloat16
     state = weights(case, device, wide)
     ways = [_way(case, state, quant, getattr(torch, kind), device) for quant, kind in kinds]
-    base = ""
-    if rival:
-        try:
-            for dtype in dict.fromkeys((wide, torch.bfloat16)):
-                ways.append(_rival(case, state, dtype, device))
-                base = ways[-1].name
-        except MissingExtra as error:
-            LOG.warning("%s", error)
-    rows = take_turns(ways, device, rounds=rounds, levels=levels)
+    beside, failed = _rivals(case, state, against, device)
+    base = next((way.name for way in reversed(beside) if way.limit is None), "")
+    rows = [*take_turns([*ways, *beside], device, rounds=rounds, levels=levels), *failed]
     reached = {key: rate for dtype in dict.fromkeys((wide, torch.bfloat16))
                for key, rate in ceilings.products(case, device, dtype).items()}  # fmt: skip
     extent = extent_of(DEV, {"transformer": case.shape, "autoencoder": ends.NO_PICTURE}, _size(case))
@@ -117,11 +114,27 @@ def _way(case: Case, state: dict[str, Tensor], quant: str | None, dtype: torch.d
     return Way(name=f"{quant or 'plain'}, {word}", step=step, limit=limit, weights=size)
 
 
-def _rival(case: Case, state: dict[str, Tensor], dtype: torch.dtype, device: torch.device) -> Way:
-    model, given = theirs(case, state).to(dtype), Given.of(case, device, dtype)
-    size = sum(tensor.numel() * tensor.itemsize for tensor in model.parameters())
-    word = str(dtype).removeprefix("torch.")
-    return Way(name=f"diffusers eager, {word}", step=partial(given.their_step, model), weights=size)
+def _rivals(
+    case: Case, state: dict[str, Tensor], names: Names, device: torch.device
+) -> tuple[list[Way], list[Row]]:
+    """Those that can be made and take a step, and rows of those that cannot."""
+    ways, failed = [], []
+    for name in names:
+        build, types = RIVALS[name]
+        for dtype in types if device.type == "cpu" else types[-1:]:
+            try:
+                way = build(case, state, dtype, device)
+                with torch.inference_mode():
+                    way.step(0)
+            except MissingExtra as error:
+                LOG.warning("%s", error)
+                break
+            except Exception as error:  # noqa: BLE001  # whatever stops a rival, the others are measured
+                LOG.warning("%s does not run: %s", named(name, dtype), str(error)[:300])
+                failed.append(Row(name=named(name, dtype), failed=True))
+            else:
+                ways.append(way)
+    return ways, failed
 
 
 def mini_table(device: torch.device, *, rounds: int) -> Table:
@@ -159,16 +172,16 @@ def _drawn(pipe: object, request: Request) -> Tensor:
     return pipe.decode(last.x, job.grid)
 
 
-def blog(device: torch.device, *, against: bool, rounds: int) -> list[Table]:
+def blog(device: torch.device, *, against: Names, rounds: int) -> list[Table]:
     """The real networks: measured with random weights on an accelerator, planned on a CPU."""
     if device.type != "cuda":
         return [_planned(row, steps, device) for row, steps in ((SCHNELL, 4), (DEV, 20))]
-    tables = []
+    tables, against = [], tuple(name for name in against if name in EVERYWHERE)
     tail = ends.measure(device)
     for row, steps in ((SCHNELL, 4), (DEV, 20)):
         case = Case(name=row.name, shape=row.shape, grid=(64, 64), text=row.text_tokens)
         kinds = ((None, "bfloat16"), ("fp8-dynamic", "bfloat16"))
-        table = step_table(case, device, kinds, rounds=rounds, levels=2, rival=against)
+        table = step_table(case, device, kinds, rounds=rounds, levels=2, against=against)
         beside = tail[f"t5 {row.text_tokens}"] + tail["clip"] + tail["decode"]
         for one in table.rows:
             one.seconds = [beside + steps * seconds for seconds in one.seconds]
@@ -197,15 +210,15 @@ def _planned(variant: Variant, steps: int, device: torch.device) -> Table:
     return Table(name=f"{variant.name}, {steps} steps, 1024x1024", rows=[own, *_claimed(variant, steps)], note=note)
 
 
-def quick(device: torch.device, *, against: bool, rounds: int) -> list[Table]:
+def quick(device: torch.device, *, against: Names, rounds: int) -> list[Table]:
     """A short look."""
-    table = step_table(SMALL, device, QUICK, rounds=rounds, levels=4, rival=against)
+    table = step_table(SMALL, device, QUICK, rounds=rounds, levels=4, against=against)
     return [table, mini_table(device, rounds=rounds + 1)]
 
 
-def full(device: torch.device, *, against: bool, rounds: int) -> list[Table]:
+def full(device: torch.device, *, against: Names, rounds: int) -> list[Table]:
     """Every kind of weights."""
-    table = step_table(SMALL, device, FULL, rounds=2 * rounds, levels=len(SIGMAS), rival=against)
+    table = step_table(SMALL, device, FULL, rounds=2 * rounds, levels=len(SIGMAS), against=against)
     return [table, mini_table(device, rounds=2 * rounds)]
 
 

@@ -11,12 +11,12 @@ from fluxone.cli import console, options
 from fluxone.errors import BadRequest, CannotWrite, pick
 
 SUITES = {"quick": "a minute", "full": "some minutes", "blog": "the real networks"}  # a test compares with bench's own
-RIVALS = ("diffusers",)
+RIVALS = ("diffusers", "openvino", "onnxruntime")  # a test compares these, too
 
 
 @click.command("bench", short_help="How fast, beside diffusers.")
 @click.option("--suite", default="quick", show_default=True, metavar="NAME", help=f"{', '.join(SUITES)}.")
-@click.option("--against", metavar="NAME", help="diffusers: the same weights and inputs in it, taking turns.")
+@click.option("--against", metavar="NAME,...", help=f"{', '.join(RIVALS)}: the same weights and inputs, taking turns.")
 @click.option("--device", metavar="NAME", help=options.DEVICE_HELP)
 @click.option("--rounds", type=int, default=1, show_default=True, help="How often each contestant takes its turn.")
 @click.option("--threads", type=int, default=1, show_default=True, help="Of the CPU.")
@@ -29,8 +29,9 @@ def command(
     """Contestants take turns on the same inputs: time, spread, share of the machine's own ceiling, error, bytes."""
     console.listen(quiet=False)
     pick(SUITES, suite, "suite")
-    if against is not None:
-        pick(dict.fromkeys(RIVALS), against, "rival")
+    rivals = tuple(against.split(",")) if against is not None else ()
+    for name in rivals:
+        pick(dict.fromkeys(RIVALS), name, "rival")
     for name, number in (("rounds", rounds), ("threads", threads)):
         if number < 1:
             raise BadRequest(f"--{name} is {number}", hint="use a number from 1 on")
@@ -43,7 +44,7 @@ def command(
 
     torch.set_num_threads(threads)
     place = torch.device(str(settle(Recipe(device=device)).device))
-    tables = TABLE[suite](place, against=against is not None, rounds=rounds)
+    tables = TABLE[suite](place, against=rivals, rounds=rounds)
     if json_file != "-":
         for table in tables:
             console.result(table.name)

@@ -13,6 +13,7 @@ from torch import Tensor
 from fluxone.bench import ceilings, report, suites
 from fluxone.bench.measure import Row, Way, take_turns
 from fluxone.bench.nets import SIGMAS, Case, Given, ours, theirs, weights
+from fluxone.bench.rivals import RIVALS
 from fluxone.bench.suites import Table, mini_table, step_table
 from fluxone.cli import bench as command
 from fluxone.cli.main import run
@@ -58,7 +59,7 @@ def test_both_networks_compute_the_same() -> None:
 
 def test_a_table_has_floors_errors_and_invalid_rows(tmp_path: Path) -> None:
     kinds = ((None, "float32"), ("int8-dynamic", "float32"))
-    table = step_table(TINY, CPU, kinds, rounds=1, levels=1, rival=False)
+    table = step_table(TINY, CPU, kinds, rounds=1, levels=1)
     assert {"float32", "bfloat16", "int8"} <= table.floor.keys()
     assert all(seconds > 0 for seconds in table.floor.values())
     table.rows[1].limit = 1e-9
@@ -69,6 +70,28 @@ def test_a_table_has_floors_errors_and_invalid_rows(tmp_path: Path) -> None:
     assert [row["valid"] for row in whole["tables"][0]["rows"]] == [True, False]
     report.plot([table, replace(table, name="again")], tmp_path / "x.png")
     assert (tmp_path / "x.png").stat().st_size > 1000
+
+
+def test_a_rival_that_fails_is_invalid_and_the_others_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def broken(*given: object) -> Way:
+        raise RuntimeError("it does not run here")
+
+    monkeypatch.setitem(suites.RIVALS, "openvino", (broken, (torch.float32,)))
+    kinds = ((None, "float32"),)
+    table = step_table(TINY, CPU, kinds, rounds=1, levels=1, against=("openvino", "diffusers"))
+    names = [line[0] for line in report.lines(table)[1:]]
+    diffusers = ["diffusers eager, float32", "diffusers eager, bfloat16"]
+    assert names == ["plain, float32", *diffusers, "openvino, float32 INVALID"] and table.base == diffusers[1]
+    whole = json.loads(json.dumps(report.document("quick", [table], CPU), allow_nan=False))
+    assert whole["tables"][0]["rows"][-1]["valid"] is False
+    report.plot([table], tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(("name", "package"), [("openvino", "openvino"), ("onnxruntime", "onnxscript")])
+def test_compilers_of_others_give_the_same(name: str, package: str) -> None:
+    pytest.importorskip(package)
+    table = step_table(TINY, CPU, ((None, "float32"),), rounds=1, levels=2, against=(name,))
+    assert len(table.rows) > 1 and all(row.valid and row.errors for row in table.rows), report.lines(table)
 
 
 def test_the_mini_from_words_to_pixels() -> None:
@@ -85,7 +108,7 @@ def test_ceilings_are_above_nothing() -> None:
 def test_the_command_writes_what_it_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert list(command.SUITES) == list(suites.SUITES)
+    assert list(command.SUITES) == list(suites.SUITES) and tuple(RIVALS) == command.RIVALS
     rows = [Row(name="a", seconds=[0.001], errors=[0.0]), Row(name="b", seconds=[0.002], errors=[0.1])]
     made = Table(name="a table", rows=rows, base="a", note="a note")
     monkeypatch.setitem(suites.SUITES, "quick", lambda device, *, against, rounds: [made])
@@ -103,6 +126,6 @@ def test_the_blog_suite_plans_on_a_processor(monkeypatch: pytest.MonkeyPatch) ->
     from unit.test_plan import CPU as PROCESSOR
 
     monkeypatch.setattr(suites, "here", lambda device: PROCESSOR)
-    schnell, dev = suites.blog(CPU, against=False, rounds=1)
+    schnell, dev = suites.blog(CPU, against=(), rounds=1)
     assert schnell.name.startswith("schnell, 4 steps") and "planned" in schnell.rows[0].name
     assert [row.seconds for row in dev.rows[1:]] == [[12.4], [4.2]] and dev.rows[0].peak < 24e9
