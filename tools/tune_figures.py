@@ -82,7 +82,7 @@ def elsewhere(pipeline: Pipeline, asked: argparse.Namespace) -> dict[str, float]
 def measure(what: str, asked: argparse.Namespace) -> dict[str, Any]:
     """All figures of one kind."""
     folder = asked.out / what
-    wanted = subjects.MADE[what](ASKED, apart=True)
+    wanted = subjects.MADE[what](asked.scenes, apart=True)
     if not (folder / "pictures").exists():
         subjects.write(subjects.MADE[what](LEARNT, apart=False), folder / "pictures")
     tell(f"{what}: training")
@@ -99,7 +99,8 @@ def measure(what: str, asked: argparse.Namespace) -> dict[str, Any]:
         told[side] = attributes(what, drawn[side])
         told[f"{side} elsewhere"] = elsewhere(pipeline, asked)
     told["lost"] = lost(told["base elsewhere"], told["adapter elsewhere"])
-    rows = [picture for pair in zip(drawn["base"], drawn["adapter"], strict=True) for picture in pair][: 2 * ASKED]
+    pairs = list(zip(drawn["base"], drawn["adapter"], strict=True))[: asked.scenes]
+    rows = [picture for pair in pairs for picture in pair]
     captions = [text for prompt in prompts for text in (f"base: {prompt}", f"adapter: {prompt}")]
     storybook.sheet(rows, captions, 8).save(folder / "sheet.png")
     told["settings"] = settings(adapter)
@@ -134,7 +135,7 @@ def table(found: dict[str, dict[str, Any]], machine: str) -> str:
     """Markdown."""
     lines = [f"`python tools/tune_figures.py`, {machine}, {date.today()}.", ""]
     for what, told in found.items():
-        lines += [f"| {what}, {ASKED} scenes | base | adapter | as rendered |", "|---|---|---|---|"]
+        lines += [f"| {what}, {len(told['prompts'])} scenes | base | adapter | as rendered |", "|---|---|---|---|"]
         for part in told["adapter"]:
             sides = (told[side][part] for side in ("base", "adapter", "rendered"))
             lines.append(f"| {part} | {' | '.join(f'{value:.0%}' for value in sides)} |")
@@ -158,6 +159,7 @@ def main() -> None:
     parser.add_argument("--only", choices=tuple(NAMES))
     parser.add_argument("--model", default="mini")
     parser.add_argument("--seeds", type=int, default=2, help="pictures of each scene")
+    parser.add_argument("--scenes", type=int, default=ASKED)
     parser.add_argument("--prompts", type=int, default=24, help="of each suite")
     parser.add_argument("--suites", type=lambda text: tuple(text.split(",")), default=SUITES)
     parser.add_argument("--draw-steps", type=int)
@@ -165,7 +167,7 @@ def main() -> None:
     parser.add_argument("options", nargs="*", help="of `fluxone train`, after --")
     asked = parser.parse_args()
     if asked.quick:
-        asked.seeds, asked.prompts, asked.draw_steps, asked.suites = 1, 2, 2, ("objects",)
+        asked.seeds, asked.scenes, asked.prompts, asked.draw_steps, asked.suites = 1, 4, 1, 2, ("objects",)
         asked.options = [*asked.options, "--steps", "4", "--set", "looks=1", "--set", "look_steps=1"]
     asked.out.mkdir(parents=True, exist_ok=True)
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads"

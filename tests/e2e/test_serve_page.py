@@ -184,6 +184,16 @@ def test_ultra_themes_and_a_phone(server: Server, page: Chromium) -> None:
     page.until("document.body.innerText.includes('POST /v1/flux-dev')")
 
 
+@pytest.fixture
+def ended(server: Server) -> Iterator[None]:
+    """No run goes on after the test, which it would without its server."""
+    yield
+    for run in server.ask("/v1/training"):
+        if run["state"] == "running":
+            server.ask(f"/v1/training/{run['id']}/stop", {})
+
+
+@pytest.mark.usefixtures("ended")
 def test_training(page: Chromium, tiny: Path, tmp_path: Path) -> None:
     """A run on a folder: started, watched, paused, continued, stopped."""
     folder = tmp_path / "zuri"
@@ -199,17 +209,17 @@ def test_training(page: Chromium, tiny: Path, tmp_path: Path) -> None:
         page.run(f"document.getElementById('train-form').{name}.value = '{value}'")
     page.click("#train-go")
     state = "document.querySelector('#runs li')?.dataset.state"
-    page.until("(document.querySelector('#runs progress')?.value || 0) >= 5", 120)
+    page.until("(document.querySelector('#runs progress')?.value || 0) >= 5", 300)
     assert page.run(state) == "running" and "left" in page.run("document.querySelector('#runs .state').textContent")
     page.until("document.querySelector('#runs .samples img')?.naturalWidth > 0")
     shot(page, "train")
     page.click("#runs [data-act=pause]")
-    page.until(f"{state} === 'paused'", 60)
+    page.until(f"{state} === 'paused'", 300)
     before = page.run("document.querySelector('#runs progress').value")
     page.click("#runs [data-act=continue]")
-    page.until(f"document.querySelector('#runs progress').value > {before}", 120)
+    page.until(f"document.querySelector('#runs progress').value > {before}", 300)
     page.click("#runs [data-act=stop]")
-    page.until(f"{state} === 'stopped'", 60)
+    page.until(f"{state} === 'stopped'", 300)
     page.resize(390, 844)
     assert page.run("document.documentElement.scrollWidth") <= 390, "nothing sticks out on a phone"
     page.click("#modes [data-mode=draw]")

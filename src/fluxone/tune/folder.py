@@ -137,3 +137,8 @@ def digest(path: Path) -> str:
     """The SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def names_of(name: str) -> tuple[str, ...]:
+    """The names of what is learnt, one or several with commas between them."""
+    return tuple(part for part in (word.strip() for word in name.split(",")) if part)

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from fluxone.errors import BadFile
 from fluxone.pipeline import Pipeline
 from fluxone.text.tokenizers import Tokenizer
-from fluxone.tune.folder import Example, open_picture
+from fluxone.tune.folder import Example, names_of, open_picture
 
 LOOK = 256  # px: longest side that sharpness is looked at
 SHARP = 60.0  # variance of the Laplacian of grey levels below which a picture is called blurred
@@ -57,7 +57,7 @@ def lint(examples: Sequence[Example], *, size: int, trigger: str, pipeline: Pipe
 
     Args:
         size: px that is trained at.
-        trigger: word or words that every caption should have; empty if none.
+        trigger: what every caption should name, one of several with commas between them; empty if none.
         pipeline: the model, whose tokenizers say what it can read.
     """
     found: list[Finding] = []
@@ -129,13 +129,13 @@ def _equal(a: Image.Image, b: Image.Image) -> bool:
 
 
 def _words(examples: Sequence[Example], trigger: str) -> list[Finding]:
-    found = []
+    found, names = [], names_of(trigger)
     for example in examples:
         if not example.text:
             hint = f"write {example.path.with_suffix('.txt').name}: what may change, not what makes it itself"
             found.append(Finding(level="warning", file=example.path.name, what="it has no caption", hint=hint))
-        elif trigger and trigger.lower() not in example.text.lower():
-            what = f"its caption lacks {trigger!r}"
+        elif names and not any(name.lower() in example.text.lower() for name in names):
+            what = f"its caption lacks {' or '.join(map(repr, names))}"
             found.append(Finding(level="warning", file=example.path.name, what=what, hint="name it in every caption"))
     texts = {example.text for example in examples if example.text}
     if len(examples) > 3 and len(texts) == 1:
@@ -162,7 +162,7 @@ def _readable(examples: Sequence[Example], trigger: str, pipeline: Pipeline) -> 
         if words > length:
             what = f"its caption has {words} tokens, and the model reads {length}"
             found.append(Finding(level="warning", file=example.path.name, what=what, hint="shorten it"))
-    unread = [word for word in trigger.split() if _unknown(text.t5_tokenizer, word)]
+    unread = [word for word in trigger.replace(",", " ").split() if _unknown(text.t5_tokenizer, word)]
     if len(unread) > 1:
         what = f"the model cannot tell {' and '.join(map(repr, unread))} apart: it has a token for neither"
         found.append(Finding(level="error", file="", what=what, hint="use one word, or words that it knows"))

@@ -25,7 +25,7 @@ from fluxone.pipeline import Pipeline
 from fluxone.request import Request
 from fluxone.tune.beside import Beside
 from fluxone.tune.eyes import Subject, drift, subject
-from fluxone.tune.folder import Example, open_picture
+from fluxone.tune.folder import Example, names_of, open_picture
 from fluxone.tune.palette import Palette, difference, palette
 from fluxone.variants import Kind
 
@@ -78,21 +78,26 @@ def prompts_for(held: Sequence[Example], name: str, class_word: str, extra: Sequ
     """The prompts of a run.
 
     Args:
-        name: trigger; empty for a style that every prompt is to have.
+        name: trigger, or several with commas between them; empty for a style that every prompt is to have.
         extra: prompts of the user's own, with the name in them.
     """
-    subject = name or class_word or "a picture"
+    subjects = names_of(name) or (class_word or "a picture",)
     captions = [example.text for example in held if example.text][:MOST]
-    named = tuple(dict.fromkeys([*captions, *extra, *(scene.format(subject) for scene in SCENES)]))
+    named = tuple(dict.fromkeys([*captions, *extra, *_scenes(subjects)]))
     return Prompts(named=named, plain=tuple(without(text, name, class_word) for text in named), others=ELSEWHERE)
 
 
 def without(text: str, name: str, class_word: str) -> str:
     """The prompt with the class' words in the name's place."""
-    if not name:
-        return text
-    plain = re.sub(rf"(?i)\b{re.escape(name)}\b", class_word, text)
-    return " ".join(plain.split())
+    for one in names_of(name):
+        text = re.sub(rf"(?i)\b{re.escape(one)}\b", class_word, text)
+    return " ".join(text.split())
+
+
+def _scenes(subjects: Sequence[str]) -> list[str]:
+    """Each scene with one of them in turn, and each of them in one scene at least."""
+    count = max(len(SCENES), len(subjects))
+    return [SCENES[n % len(SCENES)].format(subjects[n % len(subjects)]) for n in range(count)]
 
 
 class Looker:

@@ -44,7 +44,7 @@ class Wish:
 
     Attributes:
         what: row of `presets.WHAT`.
-        name: trigger word; `class_word`: what kind of thing it is.
+        name: trigger word, or several with commas between them; `class_word`: what kind of thing it is.
         given: fields of `Settings` that were chosen.
         start: adapter to go on from.
         prompts: the user's own, drawn at each look.
@@ -84,7 +84,7 @@ class Plan:
     @property
     def title(self) -> str:
         """Of the files: the name, or the folder's."""
-        word = self.wish.name or self.wish.folder.resolve().name
+        word = "-".join(folders.names_of(self.wish.name)) or self.wish.folder.resolve().name
         return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in word) or "adapter"
 
 

@@ -8,7 +8,7 @@ from itertools import zip_longest
 from fluxone.geometry import Resolution
 from fluxone.request import Request
 from fluxone.train.group import Group, agreed
-from fluxone.tune.folder import Example
+from fluxone.tune.folder import Example, names_of
 from fluxone.tune.looks import AT_ONCE, ELSEWHERE, without
 from fluxone.tune.plan import Plan
 
@@ -32,8 +32,9 @@ def prompts_of(plan: Plan) -> tuple[str, ...]:
     """Prompts without the subject: others altogether, and the captions with common things, or its class, in its place;
     without the name alone where it names a style."""
     word, own = plan.wish.name, plan.wish.class_word
+    names = [name.lower() for name in names_of(word)]
     things = [f"a {thing}" for thing in (*((own,) if own else ()), *THINGS)] if plan.wish.what != "style" else [""]
-    texts = [example.text for example in plan.trained if word and word.lower() in example.text.lower()]
+    texts = [example.text for example in plan.trained if any(name in example.text.lower() for name in names)]
     made = [without(text, word, thing).strip(" ,") for thing in things for text in texts]
     pairs = zip_longest(OTHERS, dict.fromkeys(made))
     return tuple(dict.fromkeys(text for pair in pairs for text in pair if text))

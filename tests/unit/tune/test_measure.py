@@ -230,3 +230,14 @@ def test_a_word_that_most_references_carry() -> None:
     (found,) = wordmarks(read, [*every, pictures["black"]], [pictures["black"]], [pictures["green"], pictures["white"]])
     assert (found.word, found.references, found.base, found.drawn) == ("lumo", 0.6, 0.0, 0.5)
     assert wordmarks(read, [pictures["black"]], [], []) == ()
+
+
+def test_several_at_once(tmp_path: Path) -> None:
+    made.pictures(tmp_path, 3)
+    for n, text in enumerate(("zuri in the snow", "milo and zuri", "a red car")):
+        (tmp_path / f"{n}.txt").write_text(text, encoding="utf-8")
+    found = lint(folders.read(tmp_path), size=32, trigger="zuri, milo")
+    assert [one.file for one in found if "lacks 'zuri' or 'milo'" in one.what] == ["2.png"]
+    prompts = prompts_for([], "zuri, milo", "a girl")
+    assert {text.split()[0] for text in prompts.named} == {"zuri", "milo"}
+    assert all(text.startswith("a girl ") for text in prompts.plain)
