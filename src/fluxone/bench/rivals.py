@@ -89,6 +89,7 @@ def onnxruntime(case: Case, state: State, dtype: torch.dtype, device: torch.devi
     inputs, program = exported(case, state)
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would spin in the others' turns
     with quiet(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "step.onnx"
         written: Any = torch.onnx.export(program, dynamo=True, verbose=False)
