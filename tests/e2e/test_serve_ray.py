@@ -44,7 +44,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
     )  # fmt: skip
     config.write_text(SETTINGS.replace("MODEL", str(folder / "tiny")))
     server = Server(folder, environment)
-    server.start("--config", str(config))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("e2e.server.READY", PATIENCE)
+        server.start("--config", str(config))
     yield server
     server.process.send_signal(signal.SIGTERM)
     server.process.wait(STOP)
