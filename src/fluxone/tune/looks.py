@@ -74,16 +74,19 @@ class Look:
         return asdict(self)
 
 
-def prompts_for(held: Sequence[Example], name: str, class_word: str, extra: Sequence[str] = ()) -> Prompts:
+def prompts_for(
+    held: Sequence[Example], name: str, class_word: str, extra: Sequence[str] = (), *, style: bool = False
+) -> Prompts:
     """The prompts of a run.
 
     Args:
         name: trigger, or several with commas between them; empty for a style that every prompt is to have.
         extra: prompts of the user's own, with the name in them.
+        style: whether the name stands after what is drawn, and not for it.
     """
     subjects = names_of(name) or (class_word or "a picture",)
     captions = [example.text for example in held if example.text][:MOST]
-    named = tuple(dict.fromkeys([*captions, *extra, *_scenes(subjects)]))
+    named = tuple(dict.fromkeys([*captions, *extra, *(_styled(name) if style else _scenes(subjects))]))
     return Prompts(named=named, plain=tuple(without(text, name, class_word) for text in named), others=ELSEWHERE)
 
 
@@ -91,7 +94,12 @@ def without(text: str, name: str, class_word: str) -> str:
     """The prompt with the class' words in the name's place."""
     for one in names_of(name):
         text = re.sub(rf"(?i)\b{re.escape(one)}\b", class_word, text)
-    return " ".join(text.split())
+    return " ".join(text.split()).removesuffix(",")
+
+
+def _styled(name: str) -> list[str]:
+    """Other things, in the style."""
+    return [f"{text}, {name}" if name else text for text in ELSEWHERE]
 
 
 def _scenes(subjects: Sequence[str]) -> list[str]:

@@ -126,7 +126,7 @@ class Run:
         """Made when it is first asked for: of the first process alone, while it has the whole network."""
         if self._looker is None:
             plan, wish = self.plan, self.plan.wish
-            prompts = prompts_for(plan.held, wish.name, wish.class_word, wish.prompts)
+            prompts = prompts_for(plan.held, wish.name, wish.class_word, wish.prompts, style=wish.what == "style")
             self.told.line("drawing what the base makes of the prompts")
             self._looker = Looker(
                 plan.pipeline, self.beside, prompts, plan.held, plan.trained, size=plan.size, steps=self._steps()

@@ -241,3 +241,8 @@ def test_several_at_once(tmp_path: Path) -> None:
     prompts = prompts_for([], "zuri, milo", "a girl")
     assert {text.split()[0] for text in prompts.named} == {"zuri", "milo"}
     assert all(text.startswith("a girl ") for text in prompts.plain)
+
+
+def test_a_style_stands_after_what_is_drawn() -> None:
+    found = prompts_for([], "lumo", "", style=True)
+    assert all(text.endswith(", lumo") for text in found.named) and found.plain == found.others
