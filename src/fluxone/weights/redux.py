@@ -29,6 +29,7 @@ EMBEDDER, ENCODER, EXTRACTOR = "image_embedder", "image_encoder", "feature_extra
 CLASS = "FluxPriorReduxPipeline"
 PREPROCESSOR = "preprocessor_config.json"
 NEAR = (".", "clip_vision", "../clip_vision")  # where single files of encoders are kept, from the embedder's
+FILE = "*redux*.safetensors"  # what a single file is called, where it is looked for
 NAMES = ("sigclip_vision*.safetensors", "siglip*.safetensors")
 HEADS = {1152: 16}  # of the so400m encoders; others have heads of 64
 HEAD = 64
@@ -102,7 +103,7 @@ def near(place: Path, width: int) -> Path | None:
         width: channels of its text.
     """
     for path in (place, *around(place)):
-        named = "redux" in path.name.lower() if path.is_file() else path != place or (path / EMBEDDER).is_dir()
+        named = path.match(FILE) if path.is_file() else path != place or (path / EMBEDDER).is_dir()
         try:
             if named and (is_redux(path) or (path / EMBEDDER).is_dir()) and text_width(path) == width:
                 return path
