@@ -47,7 +47,7 @@ def train(what: str, folder: Path, asked: argparse.Namespace) -> float:
     """Fine-tune as anybody would, on the command line; minutes that it took, all in all."""
     name, kind = NAMES[what]
     line = [sys.executable, "-m", "fluxone", "train", what, str(folder / "pictures"), "--model", asked.model]
-    line += ["--name", name, *(("--class", kind) if kind else ()), "-o", str(folder / "run"), *asked.options]
+    line += ["--name", name, *(("--class", kind) if kind else ()), "-o", str(folder / "run"), "--fresh", *asked.options]
     began = time.monotonic()
     subprocess.run(line, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "COLUMNS": "100"})
     return (time.monotonic() - began) / 60
