@@ -134,7 +134,8 @@ class Call:
         """
         if self.padding_mask_crop is None:
             return self, lambda images: images
-        margin, image, mask = self.padding_mask_crop, self.image, self.mask_image
+        image, mask = self.image, self.mask_image
+        margin: Any = self.padding_mask_crop  # whatever a script gave
         if not isinstance(margin, int) or isinstance(margin, bool) or margin < 0:
             raise BadRequest(f"padding_mask_crop is {margin!r:.80}", hint="use a whole number of px")
         if not isinstance(image, Image) or not isinstance(mask, Image) or image.size != mask.size:

@@ -274,7 +274,8 @@ MINI_DEPTH = replace(
     raw="",
 )
 MINI_CANNY = replace(MINI_DEPTH, name="mini-canny", title="mini along edges", maps=("canny",))
+MINI_POSE = replace(MINI_DEPTH, name="mini-pose", title="mini along limbs", maps=("pose",))
 
-FAMILY = (MINI, MINI_SCHNELL, MINI_KONTEXT, MINI_FILL, MINI_DEPTH, MINI_CANNY)
+FAMILY = (MINI, MINI_SCHNELL, MINI_KONTEXT, MINI_FILL, MINI_DEPTH, MINI_CANNY, MINI_POSE)
 ROWS = (*FAMILY, DEV, SCHNELL, KREA, KONTEXT, FILL, DEPTH, CANNY, DEPTH_LORA, CANNY_LORA, REDUX)
 VARIANTS: dict[str, Variant] = {row.name: row for row in ROWS}

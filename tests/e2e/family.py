@@ -23,7 +23,7 @@ from fluxone.nn.siglip import ReduxEmbedder, SiglipEncoder
 from fluxone.nn.t5 import T5Encoder
 from fluxone.nn.transformer import Flux
 from fluxone.shapes import AutoEncoderShape, ClipShape, FluxShape, Intake, ReduxShape, SiglipShape, T5Shape
-from fluxone.variants import FAMILY, MINI, VARIANTS, Kind, Variant
+from fluxone.variants import FAMILY, MINI, Kind, Variant
 from fluxone.weights.keymap import TRANSFORMER
 from fluxone.weights.save import save_folder
 from fluxone.weights.save_redux import save_redux
@@ -35,8 +35,7 @@ RAW = replace(MINI, name="mini-raw", manner="as a photo", raw="mini-raw")
 BASE = replace(MINI, raw="mini-raw")
 EDITS = replace(MINI, name="mini-edits", pipeline="FluxKontextPipeline", takes=(Kind.REFERENCE,), raw="")
 REDUX = replace(MINI, name="mini-redux", assets=f"{MINI.assets}/redux", base="mini", takes=(Kind.PROMPT,), raw="")
-POSE = replace(VARIANTS["mini-depth"], name="mini-pose", maps=("pose",))
-MORE = (BASE, RAW, EDITS, REDUX, POSE)
+MORE = (BASE, RAW, EDITS, REDUX)
 ROWS = {row.name: row for row in (*FAMILY, *MORE)}
 RANK = 4
 

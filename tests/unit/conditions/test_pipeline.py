@@ -117,7 +117,7 @@ def test_pasting_keeps_every_pixel_outside(tiny: Callable[[Kind | None], Pipelin
     ("kind", "given", "said"),
     [
         (None, {"references": (picture(),)}, "tiny takes no reference picture; models that do: mini-kontext, kontext"),
-        (None, {"control": picture()}, "tiny takes no control picture; models that do: mini-depth, mini-canny, depth"),
+        (None, {"control": picture()}, "takes no control picture; models that do: mini-depth, mini-canny, mini-pose"),
         (None, {"mask": half()}, "mask is given without the picture"),
         (Kind.FILL, {}, "tiny cannot draw without a mask and the picture that it is of"),
         (Kind.FILL, {"init": picture()}, "tiny cannot draw without a mask"),
