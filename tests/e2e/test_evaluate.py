@@ -36,7 +36,7 @@ def test_a_model_is_measured(fluxone: Callable[..., Any], tmp_path: Path) -> Non
 
 def test_a_model_without_a_world_is_asked_about_one_the_judge_knows(fluxone: Callable[..., Any], tiny: Path) -> None:
     done = fluxone(
-        "evaluate", "--model", tiny, "--suite", "people", "--prompts", 1, "--seeds", 1, "--steps", 1, "--json", "-",
+        "evaluate", "--model", tiny, "--suite", "objects", "--prompts", 1, "--seeds", 1, "--steps", 1, "--json", "-",
         "--quiet",
     )  # fmt: skip
     (suite,) = json.loads(done.stdout)["suites"]

@@ -57,6 +57,8 @@ def missing(suite: Suite, world: World, variant: Variant, tables: Tables) -> str
         return f"the judge does not know {len(unknown)} of its world's things: {', '.join(unknown[:3])} ..."
     if unknown := [name for name in (*world.colours, *world.stages) if name not in (*tables.colours, *tables.stages)]:
         return f"the judge does not know {', '.join(unknown)}"
+    if not tables.details and {"person", "looks"} & set(suite.parts):
+        return "the judge does not know how people look"
     return ""
 
 
