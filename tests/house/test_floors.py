@@ -13,6 +13,7 @@ FLOORS = {
     "fluxone": 0,
     "fluxone.errors": 0,
     "fluxone.geometry": 0,
+    "fluxone.lines": 0,
     "fluxone.recipe": 0,
     "fluxone.request": 0,
     "fluxone.shapes": 0,

@@ -29,50 +29,46 @@ static inline uint16_t store_bf16(float value) { return narrow(value); }
 #define FMA(a, b, c) ((a) * (b) + (c))
 #endif
 
-/* e^x to about 2e-6 of it, in few operations; NaN stays. */
-static inline float quick_power(float x) {
-    x = x > 87.0f ? 87.0f : x;
-    x = x < -87.0f ? -87.0f : x;
-    float moved = FMA(x, 1.44269504f, MAGIC), rest = FMA(x, 1.44269504f, MAGIC - moved);
+/* 2^n of the whole number n that lies beside MAGIC. */
+static inline float whole_turn(float moved) {
     uint32_t bits;
     memcpy(&bits, &moved, 4);
     bits = (bits - 0x4b400000u + 127u) << 23;
     float whole;
     memcpy(&whole, &bits, 4);
+    return whole;
+}
+
+/* whole * 2^rest, rest from -0.5 to 0.5. */
+static inline float turned_on(float whole, float rest) {
     float p = 1.33335581e-3f;
     p = FMA(p, rest, 9.61812911e-3f);
     p = FMA(p, rest, 5.55041087e-2f);
     p = FMA(p, rest, 2.40226507e-1f);
     p = FMA(p, rest, 6.93147181e-1f);
     return FMA(p * whole, rest, whole);
+}
+
+/* e^x to about 2e-6 of it, in few operations; NaN stays. */
+static inline float quick_power(float x) {
+    x = x > 87.0f ? 87.0f : x;
+    x = x < -87.0f ? -87.0f : x;
+    float moved = FMA(x, 1.44269504f, MAGIC), rest = FMA(x, 1.44269504f, MAGIC - moved);
+    return turned_on(whole_turn(moved), rest);
 }
 
 /* 2^x of what is not above 0, to about 2e-6 of it; NaN stays. */
 static inline float turned_f32(float x) {
     x = x < -126.0f ? -126.0f : x;
     float moved = x + MAGIC, rest = x - (moved - MAGIC);
-    uint32_t bits;
-    memcpy(&bits, &moved, 4);
-    bits = (bits - 0x4b400000u + 127u) << 23;
-    float whole;
-    memcpy(&whole, &bits, 4);
-    float p = 1.33335581e-3f;
-    p = FMA(p, rest, 9.61812911e-3f);
-    p = FMA(p, rest, 5.55041087e-2f);
-    p = FMA(p, rest, 2.40226507e-1f);
-    p = FMA(p, rest, 6.93147181e-1f);
-    return FMA(p * whole, rest, whole);
+    return turned_on(whole_turn(moved), rest);
 }
 
 /* The same to 8e-5 of it, a fiftieth of what rounding to bfloat16 may lose: the least polynomial of degree 3. */
 static inline float turned_bf16(float x) {
     x = x < -126.0f ? -126.0f : x;
     float moved = x + MAGIC, rest = x - (moved - MAGIC);
-    uint32_t bits;
-    memcpy(&bits, &moved, 4);
-    bits = (bits - 0x4b400000u + 127u) << 23;
-    float whole;
-    memcpy(&whole, &bits, 4);
+    float whole = whole_turn(moved);
     float p = FMA(0.05517165f, rest, 0.24261114f);
     p = FMA(p, rest, 0.69326099f);
     return FMA(p, rest, 0.99992807f) * whole;

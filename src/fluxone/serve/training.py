@@ -27,6 +27,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from fluxone.errors import BadRequest, UnknownName
+from fluxone.lines import read_lines
 from fluxone.serve.access import caller, serving
 
 LOCK = ".lock"
@@ -121,7 +122,7 @@ class Trainings:
     def told(self, run: str) -> dict[str, Any]:
         """All that the page shows of a run."""
         told, out = self._told(run), self._out(run)
-        rows = _rows(out / "state" / "log.jsonl")
+        rows = read_lines(out / "state" / "log.jsonl")
         plan = _json(out / "state" / "run.json")
         step, steps = (rows[-1]["step"] if rows else 0), plan.get("steps", 0)
         paces = [row["seconds"] for row in rows[-LATE:]]
@@ -269,17 +270,6 @@ def _json(path: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
         return {}
-    return found
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log."""
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
     return found
 
 

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from fluxone.errors import MissingExtra
-
-
-def read(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's log. A line that a crash left unfinished is skipped."""
-    rows = []
-    path = folder / "log.jsonl"
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
+from fluxone.lines import read_lines
 
 
 def plot(folder: Path) -> Path:
@@ -32,7 +20,7 @@ def plot(folder: Path) -> Path:
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtra("train", "plotting a training log needs matplotlib") from None
-    rows = read(folder)
+    rows = read_lines(folder / "log.jsonl")
     figure = Figure(figsize=(9, 7), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     _lines(above, [row for row in rows if "validation" not in row], {"step", "samples_per_second", "norm"})

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from fluxone import __version__
+from fluxone.lines import read_lines
 from fluxone.tune.beside import numbers
 from fluxone.tune.chart import Line, chart
 from fluxone.tune.folder import digest
@@ -20,7 +21,7 @@ from fluxone.tune.learner import BINS
 from fluxone.tune.lint import contact_sheet
 from fluxone.tune.looks import Look
 from fluxone.tune.palette import Palette, palette
-from fluxone.tune.trainer import LOG, read_log
+from fluxone.tune.trainer import LOG
 
 if TYPE_CHECKING:
     from fluxone.tune.workflow import Outcome
@@ -161,7 +162,7 @@ def _looks(outcome: Outcome) -> str:
 
 
 def _curves(outcome: Outcome) -> str:
-    rows = read_log(outcome.plan.wish.out / "state")
+    rows = read_lines(outcome.plan.wish.out / "state" / LOG)
     if not rows:
         return "<p class=note>no log</p>"
     lines = [Line(name="all", points=_smoothed(rows, lambda row: row["loss"]), wide=True)]

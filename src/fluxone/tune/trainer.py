@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fluxone.errors import BadFile, BadRequest, BrokenModel
+from fluxone.lines import read_lines
 from fluxone.train import checkpoint
 from fluxone.train.ema import Ema
 from fluxone.train.group import Group, average, total
@@ -235,7 +236,7 @@ class Trainer:
         """Drop the rows of steps that are walked again."""
         if not self.group.first:
             return
-        rows = [row for row in read_log(self.folder) if row["step"] <= self.step]
+        rows = [row for row in read_lines(self.folder / LOG) if row["step"] <= self.step]
         path = self.folder / LOG
         part = path.with_suffix(".part")
         part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -245,18 +246,6 @@ class Trainer:
 def parts(whole: slice, most: int) -> list[slice]:
     """A share of a batch in parts of at most so many samples."""
     return [slice(start, min(start + most, whole.stop)) for start in range(whole.start, whole.stop, most)]
-
-
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The log's rows; a line that a crash left unfinished is skipped."""
-    path = folder / LOG
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
 
 
 Told = Callable[[Tick], None]

@@ -10,6 +10,7 @@ import torch
 from torch import multiprocessing as mp
 
 from fluxone.errors import BadRequest, BrokenModel
+from fluxone.lines import read_lines
 from fluxone.train import checkpoint
 from fluxone.train.group import Group
 from fluxone.tune import shards
@@ -17,7 +18,7 @@ from fluxone.tune.kinds import KINDS
 from fluxone.tune.learner import Tally
 from fluxone.tune.optimizers import OPTIMIZERS
 from fluxone.tune.recompute import recomputed
-from fluxone.tune.trainer import Trainer, parts, read_log
+from fluxone.tune.trainer import LOG, Trainer, parts
 from unit.tiny import pipeline
 from unit.tune import made
 
@@ -70,7 +71,8 @@ def test_going_on_equals_never_ending_to_the_last_bit(optimizer: str, tmp_path: 
     assert all(torch.equal(other[name], value) for name, value in state.items())
     with never.averaged(), second.averaged():
         assert all(torch.equal(weights(second)[name], value) for name, value in weights(never).items())
-    rows = [[{k: v for k, v in row.items() if k != "seconds"} for row in read_log(r.folder)] for r in (never, second)]
+    logs = [read_lines(run.folder / LOG) for run in (never, second)]
+    rows = [[{k: v for k, v in row.items() if k != "seconds"} for row in log] for log in logs]
     assert rows[0] == rows[1]
 
 
@@ -130,7 +132,7 @@ def test_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
 
 def test_a_log_that_a_crash_cut_is_read(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"step": 2, "lo', encoding="utf-8")
-    assert read_log(tmp_path) == [{"step": 1}]
+    assert read_lines(tmp_path / LOG) == [{"step": 1}]
 
 
 def test_preserving_asks_for_the_base(tmp_path: Path) -> None:
