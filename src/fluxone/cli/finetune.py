@@ -47,6 +47,7 @@ def go(asked: Asked, *, dry_run: bool, quiet: bool) -> None:
     here = os.environ.get("LOCAL_RANK")
     device = f"cuda:{here}" if here is not None and asked.recipe["device"] == "cuda" else asked.recipe["device"]
     recipe = Recipe(**asked.recipe | {"device": device})
+    from fluxone.parallel import leave
     from fluxone.train.group import join
     from fluxone.tune import plan as plans
     from fluxone.tune.workflow import carry_out
@@ -65,6 +66,7 @@ def go(asked: Asked, *, dry_run: bool, quiet: bool) -> None:
             bar.line(f"notice: {finding}")
         told = plans.Told(line=bar.line, tick=bar.tick, stop=stop)
         outcome = carry_out(plan, told, group)
+    leave()
     bar.clear()
     if outcome is None:
         return

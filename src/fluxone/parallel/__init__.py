@@ -58,7 +58,7 @@ def agreed(number: int) -> int:
 
 
 def leave() -> None:
-    """Go out of the group."""
+    """Go out of the group. Who ends while still in it may be aborted when another one ends."""
     if dist.is_initialized():
         dist.destroy_process_group()
 

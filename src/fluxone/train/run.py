@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 
+from fluxone.parallel import leave
 from fluxone.train import config as configs
 from fluxone.train import loop, objectives
 from fluxone.train.config import TrainConfig
 from fluxone.train.export import PARTS, export, export_adapters, export_redux
+from fluxone.train.group import join
 
 
 def train(path: Path, *, overrides: Mapping[str, Any] | None = None, report: Callable[[str], None]) -> Path:
@@ -26,7 +28,9 @@ def train(path: Path, *, overrides: Mapping[str, Any] | None = None, report: Cal
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve the other process of its core
     torch.set_num_threads(config.threads)
     folder = loop.run(config, objectives.make(config), report=report)
-    if config.export:
+    first = join(config.device).first
+    leave()
+    if config.export and first:
         write(config, Path(config.export))
         report(f"wrote {config.export}")
     return folder
