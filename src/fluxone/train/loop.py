@@ -6,7 +6,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -162,11 +163,17 @@ class Trainer:
         if last or self.step % config.save_every == 0:
             self.save()
         if last or self.step % config.validate_every == 0:
-            with self.ema.applied(), torch.no_grad():
+            with self._judging():
                 self._write({"step": self.step, "validation": self.objective.validate()})
         if last or self.step % config.sheet_every == 0:
-            with self.ema.applied(), torch.no_grad():
+            with self._judging():
                 self._sheet()
+
+    @contextmanager
+    def _judging(self) -> Iterator[None]:
+        """The average weights in place, no gradients, and nothing compiled for a batch that is seen so seldom."""
+        with self.ema.applied(), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            yield
 
     def save(self) -> None:
         """Write the checkpoint: weights, average, momenta, step, and what the objective wants kept."""

@@ -20,7 +20,7 @@ from fluxone.train.tokenizer import END
 
 EMBEDDING_STD = 0.5
 WEIGHT_STD = 0.02
-EYE = SiglipShape(hidden=128, layers=2, heads=2, mlp=512, size=128, patch=16)
+EYE = SiglipShape(hidden=192, layers=4, heads=3, mlp=768, size=128, patch=16)
 
 
 def flux_shape(model: Model) -> FluxShape:

@@ -230,10 +230,14 @@ def test_adapters_are_a_file_that_does_the_same(
     torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)  # the file is bfloat16
 
 
-def test_an_eye_learns_to_say_pictures_and_is_a_redux_folder(autoencoder: Path, trained: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("task", "drop", "weights"), [("text", 0.8, {}), ("plain", 0.0, {"words": 1.0, "flow": 0.0})])
+def test_an_eye_learns_to_say_pictures_and_is_a_redux_folder(
+    autoencoder: Path, trained: Path, tmp_path: Path, task: str, drop: float, weights: dict[str, float]
+) -> None:
     made = flow(autoencoder, "image", 3)
     model = replace(made.model, start=(str(trained),), frozen=("t5", "clip"))
-    made = replace(made, objective="image", model=model, data=replace(DATA, drop=0.8, scenes=32), ema=0)
+    data = replace(DATA, task=task, drop=drop, scenes=32)
+    made = replace(made, objective="image", model=model, data=data, weights=weights, ema=0)
     trainer = loop.Trainer(made, objectives.make(made), quiet)
     while not trainer.finished:
         trainer.advance()

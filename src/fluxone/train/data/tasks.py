@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from fluxone import storybook
 from fluxone.conditions.fill import mask_tokens
 from fluxone.nn.autoencoder import AutoEncoder
 from fluxone.nn.tokens import image_ids, pack
@@ -29,6 +31,7 @@ from fluxone.train.data.views import cover, edited
 from fluxone.train.parts import caption
 from fluxone.train.tokenizer import encode as encode_words
 
+WORDING = 3  # a seed whose captions tell the place
 DESCRIBED = 0.15  # share of edits that are asked for by a caption of what comes out
 WITHOUT = 0.1  # share of the steps of `edit` that give no picture: the model must still draw from words
 WORDS_ALONE = 0.55  # share of the steps of `mix` that give no picture
@@ -114,6 +117,13 @@ def text(material: Material, rows: Rows) -> Batch:
     return material.batch(material.take("scene", rows), scenes, prompts)
 
 
+def plain(material: Material, rows: Rows) -> Batch:
+    """A caption in the one wording that a scene always has: what an eye can learn to say."""
+    scenes = [material.scene(number, rows) for number in rows.numbers]
+    prompts = [storybook.caption(scene, Random(WORDING)) for scene in scenes]
+    return material.batch(material.take("scene", rows), scenes, prompts)
+
+
 def edit(material: Material, rows: Rows) -> Batch:
     """A picture and an instruction; now and then a depth map and a caption, or no picture.
 
@@ -180,6 +190,7 @@ def following(material: Material, rows: Rows) -> Batch:
 
 TASKS: dict[str, Task] = {
     "text": text,
+    "plain": plain,
     "edit": edit,
     "mix": mix,
     "control": following,

@@ -48,7 +48,7 @@ FLAT = 0.125  # share of sigmas drawn evenly: the logit-normal law hardly ever v
 VALIDATION_SCENES = 64
 ADAPTERS = "lora"  # the part of a checkpoint that holds them
 ASKED = ("names", "colours", "letters")  # in the order of `Batch.shown`
-JUDGED = ("flow", "names", "letters")  # terms that validation tells
+JUDGED = ("flow", "names", "letters", "words")  # terms that validation tells
 VALIDATION_SIGMAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 SHEET_SCENES, SHEET_STEPS, SHEET_CFG = 24, 16, 3.0
 
@@ -91,6 +91,7 @@ class FlowObjective:
             self._all()[name].requires_grad_(False)
         if config.model.rank:
             self.adapters = LowRankAdapters(self.flux, config.model.rank, whole=config.model.whole)
+            load_average({ADAPTERS: self.adapters}, config.model.start)
         for part in self._all().values():
             part.to(self.device)
         self.autoencoder = autoencoder(config.model).to(self.device)
@@ -102,7 +103,7 @@ class FlowObjective:
         self._middle: Tensor | None = None
         self.flux.trunk = self._watched
         if config.compile:
-            compiled(self.flux)
+            compiled(self.flux, self.device)
 
     def _watched(self, model: Flux, img: Tensor, txt: Tensor, modulation: Modulation, pe: Rotation) -> Tensor:
         """The trunk, which keeps what the block in the middle of the single ones says of the picture."""
@@ -280,10 +281,11 @@ def drawn_error(v: Tensor, target: Tensor, shown: Tensor, inked: float) -> Tenso
     return (weight * each).sum() / weight.sum()
 
 
-def compiled(flux: Flux) -> None:
-    """Have torch compile the blocks, one kind at a time, for any batch and number of tokens."""
+def compiled(flux: Flux, device: torch.device) -> None:
+    """Have torch compile the blocks, one kind at a time: for any batch and number of tokens, or on a CPU for each that
+    comes, because torch 2.13 cannot compile its bfloat16 products for shapes that are not known."""
     for block in (*flux.double_blocks, *flux.single_blocks):
-        block.compile(dynamic=True)
+        block.compile(dynamic=device.type != "cpu")
 
 
 def stratified(count: int, rng: torch.Generator, mean: float) -> Float[Tensor, " count"]:
