@@ -110,11 +110,18 @@ class Material:
 Task = Callable[[Material, Rows], Batch]
 
 
-def text(material: Material, rows: Rows) -> Batch:
-    """A caption."""
-    scenes = [material.scene(number, rows) for number in rows.numbers]
-    prompts = [material.said(scene, rows, row) for row, scene in enumerate(scenes)]
-    return material.batch(material.take("scene", rows), scenes, prompts)
+def told(view: str) -> Task:
+    """The task of a caption alone, of scenes that are seen so."""
+
+    def task(material: Material, rows: Rows) -> Batch:
+        scenes = [material.scene(number, rows) for number in rows.numbers]
+        prompts = [material.said(scene, rows, row) for row, scene in enumerate(scenes)]
+        return material.batch(material.take(view, rows), scenes, prompts)
+
+    return task
+
+
+text = told("scene")
 
 
 def plain(material: Material, rows: Rows) -> Batch:
@@ -190,6 +197,7 @@ def following(material: Material, rows: Rows) -> Batch:
 
 TASKS: dict[str, Task] = {
     "text": text,
+    "photo": told("photo"),
     "plain": plain,
     "edit": edit,
     "mix": mix,

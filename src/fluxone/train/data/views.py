@@ -1,4 +1,4 @@
-"""What the pictures of a run show: a scene as it is, the same scene edited, its depth, its edges, half covered.
+"""What the pictures of a run show: a scene as it is, as a photograph, edited, its depth, its edges, half covered.
 
     (world, number) --view--> picture --autoencoder--> latent, kept in a pool
 
@@ -8,6 +8,7 @@ Every view of a number belongs to the same scene, so that any two of them are a 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import UInt8
@@ -70,6 +71,10 @@ def _edited(world: World, number: int, size: int, held_out: bool) -> Picture:
     return storybook.render(edited(world, number, held_out=held_out)[1], size)
 
 
+def _photo(world: World, number: int, size: int, held_out: bool) -> Picture:
+    return storybook.render(replace(nth(world, number, held_out=held_out), style="photo"), size)
+
+
 def _covered(world: World, number: int, size: int, held_out: bool) -> Picture:
     picture = _scene(world, number, size, held_out).copy()
     picture[cover(number, size) > 0] = GREY
@@ -90,6 +95,7 @@ def _mode(mode: str) -> View:
 
 VIEWS: dict[str, View] = {
     "scene": _scene,
+    "photo": _photo,
     "edited": _edited,
     "covered": _covered,
     "canny": _edges,
