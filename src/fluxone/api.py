@@ -127,6 +127,8 @@ class FluxPipeline(Opening, Adapting, Guiding, Scripted):
         callback_on_step_end: StepEnd | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         auto_resize: bool = True,
+        _auto_resize: bool | None = None,
+        max_area: int | None = None,
         return_dict: bool = True,
         prompt_embeds: Tensor | None = None,
         pooled_prompt_embeds: Tensor | None = None,
@@ -150,10 +152,12 @@ class FluxPipeline(Opening, Adapting, Guiding, Scripted):
             image, strength, mask_image: picture to start from, how much of it to forget, and where it is repainted
                 (white). `padding_mask_crop` draws what is within so many px of the mask alone, as large as a picture,
                 and puts it back. To a model that takes references (Kontext) the image is one, unless it has a mask.
+                Pictures may be latents (B, 16, h, w), scaled as the autoencoder gives them.
             control_image: for a model that takes edges or depths, or one for each of its ControlNets.
             ip_adapter_image: one picture, or list, for each IP-Adapter; on the negative side black if not given.
             reference_images, reference_layout: more references, placed by `offset`, `index` or `stitched`;
-                `auto_resize` brings them to the sizes that the model was trained on.
+                `auto_resize` (diffusers' `_auto_resize`) brings them to the sizes that the model was trained on.
+            max_area: px that height and width are brought to, as diffusers' Kontext does; None draws what is asked.
             image_prompts: pictures that speak beside each prompt, or alone, for a model with Redux: mixed by
                 `image_prompt_mix` (`sum` or `beside`), multiplied by `image_prompt_strength` and diffusers' two
                 scales, one number or one each.

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from fluxone.errors import BadRequest
+from fluxone.geometry import Resolution
 from fluxone.request import MAX_SEED, Region
 from fluxone.sampling.noise import Source, generators
 
 Prompts = str | Sequence[str] | None
+COLOURS = 3
 MOST_TOKENS = 512  # T5 tokens, as diffusers allows
 SCALE = "scale"  # the one word of `joint_attention_kwargs` that FLUX.1 has a meaning for
 
@@ -67,6 +69,36 @@ def replaced(answer: object, told: Mapping[str, Tensor]) -> dict[str, Tensor]:
             shape = tuple(told[name].shape)
             raise BadRequest(f"a callback gave back {name} {tensor!r:.60}", hint=f"their shape is {shape}")
     return {name: given.get(name, tensor).to(tensor) for name, tensor in told.items()}
+
+
+def latents_of(image: object, channels: int) -> Tensor | None:
+    """What was given as a picture's latents, (B, C, h, w) as the autoencoder gives them, scaled: tensors of as many
+    channels, alone or in a list. None: it is something else, a picture at best.
+
+    Raises:
+        BadRequest: several of different sizes are to be one batch, or one has no whole tokens.
+
+    Source: huggingface/diffusers, `VaeImageProcessor.preprocess`.
+    """
+    several = list(image) if isinstance(image, list | tuple) else [image]
+    found = [one for one in several if isinstance(one, Tensor) and one.ndim in (3, 4) and one.shape[-3] == channels]
+    if channels == COLOURS or not found or len(found) != len(several):
+        return None
+    rows = [(one if one.ndim == 4 else one[None]).detach().float().cpu() for one in found]
+    sizes = {tuple(one.shape[-2:]) for one in rows}
+    height, width = next(iter(sizes))
+    if len(sizes) > 1 or 0 in rows[0].shape or height % 2 or width % 2:
+        told = " and ".join(f"{wide}x{high}" for high, wide in sorted(sizes))
+        raise BadRequest(f"an image is given as latents of {told} cells", hint="give one even size of both sides")
+    return torch.cat(rows)
+
+
+def fitting(name: str, latents: Tensor, canvas: Resolution, factor: int) -> None:
+    """Refuse latents that are not those of a picture of the canvas' size; `factor` is px a cell."""
+    height, width = (side * factor for side in latents.shape[-2:])
+    if (height, width) != (canvas.height, canvas.width):
+        hint = "leave height and width out, or give the latents of a picture of that size"
+        raise BadRequest(f"{name} is latents of {width}x{height} px, and {canvas} is drawn", hint=hint)
 
 
 def pair(name: str, value: object) -> tuple[float, float]:

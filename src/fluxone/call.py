@@ -101,6 +101,8 @@ class Call:
     callback_on_step_end: StepEnd | None
     callback_on_step_end_tensor_inputs: Sequence[str]
     auto_resize: bool
+    _auto_resize: bool | None
+    max_area: int | None
     return_dict: bool
     prompt_embeds: Tensor | None
     pooled_prompt_embeds: Tensor | None
@@ -121,6 +123,8 @@ class Call:
             other = name.replace("pooled_prompt", "prompt")
             if value is not None and embeds[other] is None:
                 raise BadRequest(f"{name} is given without {other}", hint="give both, or words alone")
+        if self.max_area is not None:
+            arguments.whole("max_area", self.max_area)
         if self.strength is not None and self.image is None:
             raise BadRequest("strength is given without an image", hint="give image= too")
         if self.seed is not None and self.generator is not None:
@@ -247,12 +251,31 @@ class Call:
             raise BadRequest("the model takes a control picture, and so do its ControlNets", hint="unload one of them")
         return None
 
+    @property
+    def resized(self) -> bool:
+        """Whether references are brought to the sizes that the model was trained on."""
+        return self.auto_resize if self._auto_resize is None else self._auto_resize
+
+    def _size(self, pipeline: Pipeline) -> Resolution:
+        """The size that is asked for: what is not said is that of the picture, where it was given as latents or a model
+        that takes references repaints it, else the model's own."""
+        own, times = pipeline.variant.size, 1 if self.ultra is None else TIMES
+        size, init = Resolution(height=own, width=own), self._init(pipeline)
+        if (given := self._latents(pipeline, init)) is not None:
+            factor = pipeline.autoencoder.shape.factor
+            size = Resolution(height=given.shape[-2] * factor, width=given.shape[-1] * factor)
+        elif init is not None and Kind.REFERENCE in pipeline.variant.takes:
+            first = init[0] if isinstance(init, list | tuple) and init else init
+            size = size_for(px.size_of(first), own, pipeline.token, auto_resize=self.resized)
+        asked = Resolution(
+            height=times * size.height if self.height is None else self.height,
+            width=times * size.width if self.width is None else self.width,
+        )
+        return asked if self.max_area is None else asked.of_area(self.max_area).whole(pipeline.token)
+
     def _request(self, pipeline: Pipeline) -> Request:
-        size = pipeline.variant.size * (1 if self.ultra is None else TIMES)
         request = Request(
-            resolution=Resolution(
-                height=size if self.height is None else self.height, width=size if self.width is None else self.width
-            ),
+            resolution=self._size(pipeline),
             seed=0 if self.seed is None else self.seed,
             steps=self.num_inference_steps if self.sigmas is None else len(arguments.levels(self.sigmas)),
             guidance=self.guidance_scale,
@@ -318,22 +341,38 @@ class Call:
         if self.mask_image is not None:
             mask = (px.masks(self.mask_image, canvas) >= 0.5).float()
         if given is not None:
-            control = px.from_images(given, canvas)
+            control = self._seen(pipeline, "control_image", given, canvas)
             each = batch if len(control) == 1 else self.num_images_per_prompt
             control = control.repeat_interleave(each, dim=0)
         references = []
+        size, token = pipeline.variant.size, pipeline.token
         for picture in self._references(pipeline):
+            if (latents := self._latents(pipeline, picture)) is not None:
+                references.append(latents)
+                continue
             first = picture[0] if isinstance(picture, list | tuple) and picture else picture
-            size, token = pipeline.variant.size, pipeline.token
-            target = size_for(px.size_of(first), size, token, auto_resize=self.auto_resize)
+            target = size_for(px.size_of(first), size, token, auto_resize=self.resized)
             references.append(px.from_images(picture, target))
         return Pictures(
-            init=None if init is None else px.from_images(init, canvas),
+            init=None if init is None else self._seen(pipeline, "image", init, canvas),
             mask=mask,
             control=control,
-            references=joined(references, request.layout, pipeline.variant.size, pipeline.token, self.auto_resize),
+            references=joined(references, request.layout, size, token, self.resized),
             layout=request.layout,
         )
+
+    def _latents(self, pipeline: Pipeline, image: object) -> Tensor | None:
+        return arguments.latents_of(image, pipeline.autoencoder.shape.latent)
+
+    def _seen(self, pipeline: Pipeline, name: str, image: Any, canvas: Resolution) -> Tensor:
+        """A picture on the canvas, or its latents."""
+        if (latents := self._latents(pipeline, image)) is None:
+            return px.from_images(image, canvas)
+        if Kind.FILL in pipeline.variant.takes:
+            hint = "give the picture itself, or repaint it with a model that takes no masks"
+            raise BadRequest(f"{name} is given as latents, of which this model cannot mask pixels", hint=hint)
+        arguments.fitting(name, latents, canvas, pipeline.autoencoder.shape.factor)
+        return latents
 
     def _levels(self, pipeline: Pipeline, request: Request) -> list[float]:
         levels = pipeline.sigmas(request)
@@ -347,4 +386,5 @@ class Call:
 def _pass_over(pictures: Pictures, studio: Studio) -> None:
     """Draw first, for nothing, a sample of what the mask leaves, as diffusers' FluxControlInpaintPipeline does."""
     assert pictures.init is not None and pictures.mask is not None, "check the pictures first"
-    studio.sample(pictures.init * (1 - pictures.mask))
+    if not studio.encoded(pictures.init):
+        studio.sample(pictures.init * (1 - pictures.mask))

@@ -115,6 +115,12 @@ class Resolution:
         sides = (token * max(1, round(side * size / KONTEXT_AREA / token)) for side in (height, width))
         return cls(height=next(sides), width=next(sides))
 
+    def of_area(self, pixels: float) -> Resolution:
+        """The size of about `pixels` in all and this one's aspect, as diffusers brings sizes to `max_area`."""
+        aspect = self.width / self.height
+        sides = (max(1, round((pixels * ratio) ** 0.5)) for ratio in (1 / aspect, aspect))
+        return Resolution(height=next(sides), width=next(sides))
+
     def up(self, token: int = TOKEN) -> Resolution:
         """Each side rounded up to whole tokens."""
         return Resolution(height=-(-self.height // token) * token, width=-(-self.width // token) * token)

@@ -97,7 +97,7 @@ def _values(picture: object) -> Float[Tensor, "B 3 h w"]:
         pixels = pixels.movedim(-1, -3)
     pixels = pixels[None] if pixels.ndim == 3 else pixels
     if pixels.ndim != 4 or pixels.shape[1] != 3 or not pixels.numel():
-        kinds = "three colours are needed: tensors (3 H W), arrays (H W 3), or batches of them"
+        kinds = "three colours are needed: tensors (3 H W), arrays (H W 3), or batches of them; or latents (B C h w)"
         raise BadRequest(f"the picture is of shape {tuple(pixels.shape)}", hint=kinds)
     return pixels.contiguous()
 

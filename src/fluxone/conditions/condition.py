@@ -12,11 +12,13 @@ from fluxone.errors import BadRequest
 from fluxone.pixels import Mask, Pixels
 
 Tokens = Float[Tensor, "B L C"]
+Latent = Float[Tensor, "B C h w"]
+COLOURS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """What was given besides words, each at the size that the network works at.
+    """What was given besides words, each at the size that the network works at; some may be latents already.
 
     Attributes:
         init: the picture to start from, or to repaint.
@@ -28,13 +30,13 @@ class Pictures:
         edited: the latent of an edit, which the next one looks at in place of the references.
     """
 
-    init: Pixels | None = None
+    init: Pixels | Latent | None = None
     mask: Mask | None = None
-    control: Pixels | None = None
-    references: tuple[Pixels, ...] = ()
+    control: Pixels | Latent | None = None
+    references: tuple[Pixels | Latent, ...] = ()
     layout: str = "offset"
     hints: tuple[Pixels, ...] = ()
-    edited: Float[Tensor, "B C h w"] | None = None
+    edited: Latent | None = None
 
     def repeated(self, times: int) -> Pictures:
         """The same with every picture to encode so many times; references are only ever encoded to their mean."""
@@ -61,9 +63,17 @@ class Studio:
     factor: int
     channels: int
 
-    def encode(self, pixels: Pixels) -> Tensor:
+    def encode(self, picture: Pixels | Latent) -> Tensor:
         """The latents of the whole batch."""
-        return self.whole(self.sample(pixels))
+        return self.whole(picture if self.encoded(picture) else self.sample(picture))
+
+    def look(self, picture: Pixels | Latent) -> Tensor:
+        """The same of what the network only looks at: the mean."""
+        return self.whole(picture if self.encoded(picture) else self.mean(picture))
+
+    def encoded(self, picture: Pixels | Latent) -> bool:
+        """Whether a picture was given as latents, which its channels tell."""
+        return picture.shape[1] == self.channels != COLOURS
 
     def first(self, pictures: Pictures) -> Tensor:
         """The latents that the picture to start from, or to repaint, has by now."""

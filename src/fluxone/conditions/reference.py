@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from fluxone.conditions.condition import Extra, Pictures, Studio
+from fluxone.conditions.condition import COLOURS, Extra, Pictures, Studio
+from fluxone.errors import BadRequest
 from fluxone.geometry import TOKEN, Resolution
 from fluxone.nn.tokens import image_ids, pack
 from fluxone.pixels import Pixels
@@ -31,7 +32,7 @@ def reference(pictures: Pictures, studio: Studio) -> Extra:
     if pictures.edited is not None:
         latents = [studio.whole(pictures.edited)]
     else:
-        latents = [studio.whole(studio.mean(pixels)) for pixels in pictures.references]
+        latents = [studio.look(picture) for picture in pictures.references]
     if not latents:
         return Extra()
     grids = [(latent.shape[-2] // 2, latent.shape[-1] // 2) for latent in latents]
@@ -90,10 +91,12 @@ def stitched(pictures: Sequence[Pixels]) -> Pixels:
     return torch.cat(scaled, dim=-1)
 
 
-def joined(references: Sequence[Pixels], layout: str, size: int, token: int, auto_resize: bool) -> tuple[Pixels, ...]:
+def joined(references: Sequence[Tensor], layout: str, size: int, token: int, auto_resize: bool) -> tuple[Tensor, ...]:
     """The references as their layout wants them: one by one, or stitched to one of a size of its own."""
     if len(references) < 2 or PLACES[layout] is not PLACES["stitched"]:
         return tuple(references)
+    if any(reference.shape[1] != COLOURS for reference in references):
+        raise BadRequest("latents are to be stitched", hint="give the pictures themselves, or another layout")
     whole = stitched(references)
     own = Resolution(height=whole.shape[-2], width=whole.shape[-1])
     target = size_for(own, size, token, auto_resize=auto_resize)
