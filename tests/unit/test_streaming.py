@@ -99,3 +99,5 @@ def test_modules_without_blocks_come_whole_unless_others_reach_into_them() -> No
     single, row = nn.Linear(1, 1), nn.Sequential(nn.Linear(1, 1))
     assert pieces_of(single) == [single] and pieces_of(row) == []
     assert pieces_of(nn.Sequential(nn.ModuleList([single]))) == [single]
+    single.add_module("adapters", nn.ModuleList([nn.Identity()]))
+    assert pieces_of(single) == [single], "adapters beside a layer are no blocks"

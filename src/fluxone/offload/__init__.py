@@ -101,9 +101,14 @@ def _below(module: nn.Module, without: Collection[nn.Module]) -> Iterator[nn.Mod
 
 
 def blocks_of(module: nn.Module) -> list[nn.Module]:
-    """The children of the outermost lists below `module`: the blocks of a transformer or a text encoder."""
+    """The children of the outermost lists below `module`: the blocks of a transformer or a text encoder.
+
+    A linear layer's own list is of the adapters beside it, which come with the layer.
+    """
     if isinstance(module, nn.ModuleList):
         return list(module)
+    if isinstance(getattr(module, "in_features", None), int):
+        return []
     return [block for child in module.children() for block in blocks_of(child)]
 
 

@@ -112,6 +112,9 @@ def distil(
     pipeline.adapters.fuse()
     settings = Settings(**{"rank": 64, "batch": 8, "steps": 600, "rate": 5e-4, "law": "uniform", "drop": 0.0,
                            "fall": "linear", **asked.train})  # fmt: skip
+    if settings.swap:
+        hint = "take it out; quant packs the teacher"
+        raise BadRequest(f"swap is {settings.swap}, and a teacher is whole on the device", hint=hint)
     shown = asked.prompts[:SHOWN]
     learnt = asked.prompts[SHOWN:] or asked.prompts
     line(f"the teacher draws {asked.draws} pictures")

@@ -1,8 +1,9 @@
 """How much memory a run takes, said before it starts: an estimate from shapes, part by part.
 
-weights      by parameters and what they are packed in           text encoders   while captions are read, then gone
+weights      by parameters and what they are packed in; of blocks that come and go, three at a time
 adapter      4 bytes a number, 4 of its gradient, what the optimizer remembers
-activations  what every block keeps for the way back; with checkpointing one stream a block, and one block whole
+activations  what every block keeps for the way back, and packed weights in numbers, which lead it; with checkpointing
+             one stream a block, and one block whole
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fluxone.lora.delta import Delta
+from fluxone.plan import HELD
 from fluxone.quant.apply import SCHEMES
 from fluxone.shapes import FluxShape
 from fluxone.tune.beside import numbers
 from fluxone.tune.optimizers import BYTES
 from fluxone.tune.settings import Settings
+from fluxone.tune.swap import chosen
 
 GIB = 2**30
 # Numbers that a block keeps for the way back, in widths of the network a token: norms, q, k, v, heads, MLP, products.
@@ -45,12 +48,18 @@ class Memory:
 
 def parameters(shape: FluxShape) -> tuple[int, int]:
     """Numbers in the layers that quantizing packs, and in all others."""
-    h, inner = shape.hidden, shape.mlp
-    packed = shape.double_blocks * 2 * (4 * h * h + 2 * h * inner)
-    packed += shape.single_blocks * (h * (3 * h + inner) + (h + inner) * h)
+    h = shape.hidden
+    packed = sum(blocks(shape))
     other = shape.double_blocks * 12 * h * h + shape.single_blocks * 3 * h * h + 2 * h * h
     other += h * (shape.in_channels + shape.text_dim + shape.vec_dim + 512 + shape.out_channels) + 4 * h * h
     return packed, other
+
+
+def blocks(shape: FluxShape) -> list[int]:
+    """Numbers in the layers of each block that quantizing packs, in their order."""
+    h, inner = shape.hidden, shape.mlp
+    double, single = 2 * (4 * h * h + 2 * h * inner), h * (3 * h + inner) + (h + inner) * h
+    return [double] * shape.double_blocks + [single] * shape.single_blocks
 
 
 def estimate(
@@ -63,18 +72,30 @@ def estimate(
         tokens, text: of a picture (references too) and its words.
         width: bytes of a number that is not packed.
     """
-    packed, other = parameters(shape)
-    bits = SCHEMES[quant].bits if quant is not None and SCHEMES[quant].bits else 8 * width
-    learnt = numbers(deltas)
+    scheme = None if quant is None else SCHEMES[quant]
+    bits = scheme.bits if scheme is not None and scheme.bits else 8 * width
+    learnt, sizes = numbers(deltas), blocks(shape)
     rows = (settings.micro or settings.batch) * (tokens + text)
     unit = rows * shape.hidden * width
-    double, single = shape.double_blocks * DOUBLE_KEPT, shape.single_blocks * SINGLE_KEPT
-    if settings.checkpointing:
-        kept = unit * (shape.double_blocks + shape.single_blocks + DOUBLE_KEPT)
-    else:
-        kept = unit * (double + single)
+    twice = settings.checkpointing or settings.swap > 0
+    kept = shape.double_blocks + shape.single_blocks + DOUBLE_KEPT if twice else (
+        shape.double_blocks * DOUBLE_KEPT + shape.single_blocks * SINGLE_KEPT
+    )  # fmt: skip
+    unpacked = 0 if scheme is None or not scheme.unpacks else width * (max(sizes) if twice else sum(sizes))
     return Memory(
-        weights=(packed * bits / 8 + other * width) / GIB,
+        weights=_weights(shape, settings.swap, bits / 8, width) / GIB,
         adapter=learnt * (8 + BYTES[settings.optimizer]) / GIB,
-        activations=kept / GIB,
+        activations=(kept * unit + unpacked) / GIB,
     )
+
+
+def _weights(shape: FluxShape, swap: int, each: float, width: int) -> float:
+    """Bytes on the device; where blocks come and go, what makes modulation does so too, and of both a few are there."""
+    sizes, other = blocks(shape), parameters(shape)[1]
+    if not swap:
+        return sum(sizes) * each + other * width
+    away = [sizes[i] for i in chosen(len(sizes), swap)]
+    largest = 6 * shape.hidden**2  # what makes the modulation of one stream of a double block
+    modulators = shape.double_blocks * 2 * largest + shape.single_blocks * largest // 2
+    there = sum(sizes) - sum(away) + sum(sorted(away)[-HELD:])
+    return there * each + (other - modulators + HELD * largest) * width

@@ -18,6 +18,7 @@ from fluxone.assembly import assemble, best_device
 from fluxone.errors import BadFile, BadRequest
 from fluxone.lora.delta import Delta
 from fluxone.lora.load import load_lora
+from fluxone.offload import STREAMED
 from fluxone.pipeline import Pipeline
 from fluxone.quant.apply import scheme_of
 from fluxone.recipe import Recipe
@@ -34,7 +35,7 @@ from fluxone.tune.trainer import Tick
 from fluxone.variants import Variant
 from fluxone.weights.load import resolve
 
-STAYING = ("none", "lean", "model")  # modes of offload in which the transformer can stay on the device as a whole
+BY_BLOCK = "block"  # the mode of offload in which text encoders, too large beside the network, come in pieces
 LEARNT_BESIDE = ("fp8", "int8", "nf4")  # packings whose products have a way back
 
 
@@ -113,15 +114,12 @@ def prepare(wish: Wish, told: Told | None = None) -> Plan:
     if row is not None and wish.vram is not None:
         quant = _decided(wish, row, len(examples), recipe).quant
         recipe = replace(recipe, quant=quant)
-    if recipe.offload not in STAYING:
-        raise BadRequest(
-            f"with offload {recipe.offload} the transformer is never whole on the device: nothing is learnt beside it",
-            hint=f"use {', '.join(STAYING)}; --vram chooses a packing that fits",
-        )
+    if recipe.offload not in STREAMED and (wish.vram is not None or wish.given.get("swap")):
+        recipe = replace(recipe, offload=BY_BLOCK)
     told.line(f"loading {wish.model}")
     pipeline = assemble(wish.model, _typed(recipe))
     _check_base(pipeline)
-    decided = _decided(wish, pipeline.variant, len(examples), recipe)
+    decided = _swapped(_decided(wish, pipeline.variant, len(examples), recipe, choose=False), wish, recipe, pipeline)
     settings = decided.settings
     if settings.preserve == "class" and not (wish.class_word and wish.name):
         raise BadRequest("preserve is class, and there is no name or no class word", hint="give --name and --class")
@@ -152,9 +150,23 @@ def prepare(wish: Wish, told: Told | None = None) -> Plan:
     )  # fmt: skip
 
 
-def _decided(wish: Wish, variant: Variant, pictures: int, recipe: Recipe) -> Preset:
-    named = bool(wish.name)
-    return preset(wish.what, variant, pictures, wish.given, quant=recipe.quant, vram=wish.vram, named=named)
+def _decided(wish: Wish, variant: Variant, pictures: int, recipe: Recipe, *, choose: bool = True) -> Preset:
+    named, quant = bool(wish.name), recipe.quant
+    return preset(
+        wish.what, variant, pictures, wish.given, quant=quant, vram=wish.vram, named=named, choose=choose
+    )  # fmt: skip
+
+
+def _swapped(decided: Preset, wish: Wish, recipe: Recipe, pipeline: Pipeline) -> Preset:
+    """With an offload of blocks that the user chose, all of them come and go; from a file, in any case."""
+    network = pipeline.transformer
+    every = len(network.double_blocks) + len(network.single_blocks)
+    asked = wish.recipe.offload
+    if asked not in STREAMED or (asked == BY_BLOCK and (decided.settings.swap or wish.vram is not None)):
+        return decided
+    reasons = [reason for reason in decided.reasons if reason.name != "swap"]
+    reasons.append(Reason(name="swap", value=every, why=f"all blocks come and go: offload {asked}"))
+    return replace(decided, settings=replace(decided.settings, swap=every), reasons=tuple(reasons))
 
 
 def _check_base(pipeline: Pipeline) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ WHAT = {
     "style": "a style of drawing or a brand's look",
     "product": "one thing, by name",
 }
+FILL = 0.94  # of a device's memory that is counted on: an allocator leaves pieces, a desktop takes its part
 VRAM = (24, 16, 12, 8)  # GiB: the presets of the table in the documentation
 
 
@@ -45,7 +46,7 @@ class Preset:
 
 def preset(
     what: str, variant: Variant, pictures: int, given: Mapping[str, Any], *, quant: str | None, vram: float | None,
-    named: bool = True,
+    named: bool = True, choose: bool = True,
 ) -> Preset:  # fmt: skip
     """The settings of a run.
 
@@ -55,6 +56,7 @@ def preset(
         quant: that the user chose.
         vram: GiB that it should fit, or None.
         named: whether prompts are to have a name for it.
+        choose: whether a packing can still be chosen, where the user chose none.
 
     Raises:
         BadRequest: a field that was given is out of range.
@@ -67,7 +69,7 @@ def preset(
     settings = Settings(**{name: value for name, (value, _) in chosen.items() if name not in given}, **given)
     if vram is None:
         return Preset(settings=settings, quant=quant, reasons=tuple(reasons))
-    return _fitted(settings, variant, reasons, quant=quant, vram=vram)
+    return _fitted(settings, variant, reasons, quant=quant, vram=vram, choose=choose)
 
 
 def _small(what: str, pictures: int, named: bool) -> dict[str, tuple[Any, str]]:
@@ -125,34 +127,48 @@ def _kept(variant: Variant) -> dict[str, tuple[Any, str]]:
     return {}
 
 
-def _fitted(settings: Settings, variant: Variant, reasons: list[Reason], *, quant: str | None, vram: float) -> Preset:
+def _fitted(
+    settings: Settings, variant: Variant, reasons: list[Reason], *, quant: str | None, vram: float, choose: bool
+) -> Preset:
     """The first of a row of ways to save memory that fits; if none does, the last."""
-    size = settings.size or variant.size
-    ways: list[tuple[str | None, int]] = [(quant, size)]
-    if quant is None:
-        ways += [("fp8", size), ("nf4", size)]
-    ways += [(ways[-1][0], px) for px in (768, 512) if px < size]
-    found, fits = ways[-1], False
-    for way in ways:
-        if _takes(variant.shape, settings, variant, *way) <= vram:
-            found, fits = way, True
-            break
-    packed, px = found
+    size, room = settings.size or variant.size, FILL * vram
+    ways = list(_ways(settings, variant, quant, size, choose=choose))
+    packed, px, swap = next((way for way in ways if _takes(settings, variant, *way) <= room), ways[-1])
+    fits = _takes(settings, variant, packed, px, swap) <= room
     if packed != quant:
         reasons.append(Reason(name="quant", value=packed, why=f"fits {vram:g} GiB, at 1 % or less of error a layer"
                               if packed == "fp8" else f"fits {vram:g} GiB"))  # fmt: skip
+    if swap != settings.swap:
+        many = variant.shape.double_blocks + variant.shape.single_blocks
+        why = f"of {many} blocks so many come for the time of their use: fits {vram:g} GiB, and changes no number"
+        reasons.append(Reason(name="swap", value=swap, why=why))
     if px != size:
         reasons.append(Reason(name="size", value=px, why=f"fits {vram:g} GiB"))
-        settings = replace(settings, size=px)
     if not fits:
         reasons.append(Reason(name="memory", value=f"{vram:g} GiB", why="may be too little: nothing smaller is known"))
+    settings = replace(settings, size=px if px != size else settings.size, swap=swap)
     return Preset(settings=settings, quant=packed, reasons=tuple(reasons))
 
 
-def _takes(shape: FluxShape, settings: Settings, variant: Variant, quant: str | None, px: int) -> float:
-    return estimate(
-        shape, (), settings, tokens=(px // 16) ** 2, text=variant.text_tokens, quant=quant, width=2
-    ).whole + _adapter(shape, settings)
+def _ways(
+    settings: Settings, variant: Variant, quant: str | None, size: int, *, choose: bool
+) -> Iterator[tuple[str | None, int, int]]:
+    """Packing, size and number of blocks that come and go, from what costs nothing on: packed as whole, then in blocks,
+    each with as few of them as may be; small pictures last."""
+    packs = [quant] if quant is not None or not choose else [None, "fp8"]
+    blocks = variant.shape.double_blocks + variant.shape.single_blocks
+    some = [settings.swap] if settings.swap else range(1, blocks + 1)
+    yield from ((pack, size, settings.swap) for pack in packs)
+    yield from ((packs[-1], size, n) for n in some)
+    if len(packs) > 1:
+        yield "nf4", size, some[-1]
+    yield from ((packs[-1], px, some[-1]) for px in (768, 512) if px < size)
+
+
+def _takes(settings: Settings, variant: Variant, quant: str | None, px: int, swap: int) -> float:
+    tried, tokens = replace(settings, swap=swap), (px // 16) ** 2
+    told = estimate(variant.shape, (), tried, tokens=tokens, text=variant.text_tokens, quant=quant, width=2)
+    return told.whole + _adapter(variant.shape, settings)
 
 
 def _adapter(shape: FluxShape, settings: Settings) -> float:

@@ -19,7 +19,7 @@ PRESERVE = {
     "other": "with other prompts it stays what it was",
     "pictures": "on pictures that the base drew of other prompts it stays what it was",
 }
-CALM = ("steps", "looks", "look_steps", "shard")  # may change when a run goes on
+CALM = ("steps", "looks", "look_steps", "shard", "checkpointing", "swap")  # may change when a run goes on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,7 @@ class Settings:
         preserve, preserve_weight, preserve_share: row of `PRESERVE`, how much it counts, on which share of the steps.
         size: px of the square whose area pictures are brought to; 0 is the model's own.
         checkpointing: whether blocks are computed twice instead of being remembered.
+        swap: how many blocks come to the device for the time of their use alone, and are then computed twice.
         hold: share of the pictures kept for measuring.
         looks: how often on the way pictures are drawn and measured, with `look_steps` steps each (0: the model's own).
         shard: whether several processes share the weights too, each keeping some rows (FSDP2); `full` always does.
@@ -67,6 +68,7 @@ class Settings:
     size: int = 0
     seed: int = 0
     checkpointing: bool = False
+    swap: int = 0
     hold: float = 0.15
     looks: int = 6
     look_steps: int = 0
@@ -82,7 +84,7 @@ class Settings:
         for name in ("rank", "steps", "batch", "looks"):
             if getattr(self, name) < 1:
                 raise BadRequest(f"{name} is {getattr(self, name)}", hint="use 1 or more")
-        for name in ("micro", "size", "warmup", "decay", "preserve_weight", "look_steps", "seed"):
+        for name in ("micro", "size", "warmup", "decay", "preserve_weight", "look_steps", "seed", "swap"):
             if getattr(self, name) < 0:
                 raise BadRequest(f"{name} is {getattr(self, name)}", hint="use 0 or more")
         for name in ("drop", "drop_references", "preserve_share", "hold", "ema"):

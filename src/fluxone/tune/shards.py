@@ -213,7 +213,12 @@ def forget(folder: Path) -> None:
 
 
 def check(group: Group, settings: Settings) -> None:
-    """Refuse what would not be the same as in one process."""
+    """Refuse what would not be the same as in one process, and blocks that come and go: each has some rows."""
+    if settings.swap:
+        raise BadRequest(
+            f"swap is {settings.swap}, and the processes share the weights",
+            hint="use one or the other: shared weights take less memory the more processes there are",
+        )
     if settings.optimizer not in BY_NUMBER:
         raise BadRequest(
             f"{settings.optimizer} looks at more than single numbers, and each process has rows only",

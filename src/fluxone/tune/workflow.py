@@ -35,6 +35,7 @@ from fluxone.tune.presets import SMALL
 from fluxone.tune.priors import pictures, prompts_of
 from fluxone.tune.prove import Proof, prove
 from fluxone.tune.recompute import recomputed
+from fluxone.tune.swap import here
 from fluxone.tune.trainer import Trainer
 from fluxone.tune.wordmark import Wordmark, wordmarks
 from fluxone.tune.write import Written, metadata, scaled, write
@@ -107,10 +108,9 @@ class Run:
             priors = Material(pipeline, cache, settings, pictures(plan, self._steps(), group, told.line))
             priors.prepare()
         self.staying = ExitStack()  # the network is on the device until the run is over; the other parts come and go
-        for part in ("transformer", "modulators"):
-            self.staying.enter_context(pipeline.using(part))
+        self.staying.enter_context(here(pipeline, settings.swap))
         self.beside = Beside(pipeline.transformer, plan.deltas)
-        if settings.checkpointing:
+        if settings.checkpointing and not settings.swap:
             recomputed(pipeline.transformer)
         asked = others if settings.preserve == "class" else {}
         calm = prompts_of(plan) if settings.preserve == "other" else ()

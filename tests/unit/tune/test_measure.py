@@ -201,8 +201,17 @@ def test_presets_say_why(what: str) -> None:
 
 
 def test_presets_for_memory() -> None:
-    packed = [preset("character", DEV, 20, {}, quant=None, vram=gib).quant for gib in (48, 24, 16, 12)]
-    assert packed == [None, "fp8", "nf4", "nf4"]
+    found = [preset("character", DEV, 20, {}, quant=None, vram=gib) for gib in (48, 24, 16, 12, 8)]
+    assert [one.quant for one in found] == [None, "fp8", "fp8", "fp8", "fp8"]
+    swaps = [one.settings.swap for one in found]
+    assert swaps[:2] == [0, 0] and 0 < swaps[2] < swaps[3] < swaps[4] < 57
+    assert all(one.settings.size == 0 for one in found), "blocks that come and go cost time, and no pixel"
+    small = preset("character", DEV, 20, {}, quant=None, vram=4)
+    assert small.settings.swap == 57 and small.settings.size < 1024
+    own = preset("character", DEV, 20, {"swap": 7}, quant="nf4", vram=8)
+    assert (own.settings.swap, own.quant) == (7, "nf4")
+    late = preset("character", DEV, 20, {}, quant=None, vram=12, choose=False)
+    assert late.quant is None and late.settings.swap > swaps[3], "a model that is loaded is not packed any more"
     assert sum(parameters(DEV.shape)) == pytest.approx(11.9e9, rel=0.01)
     assert Kind.FILL.wide
 
