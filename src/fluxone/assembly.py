@@ -10,7 +10,7 @@ because then `fluxone.assemble` would be the file and not the function.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,15 +40,23 @@ from fluxone.variants import Kind, Variant
 from fluxone.weights.additions import inside, on_base, redux_of
 from fluxone.weights.keymap import T5, TRANSFORMER
 from fluxone.weights.load import Bundle, load_bundle
+from fluxone.weights.parts import Part
 from fluxone.weights.redux import Redux
 
 
-def assemble(source: Variant | str, recipe: Recipe | None = None, *, variant: str | None = None) -> Pipeline:
+def assemble(
+    source: Variant | str,
+    recipe: Recipe | None = None,
+    *,
+    variant: str | None = None,
+    held: Mapping[str, Part] | None = None,
+) -> Pipeline:
     """Load a model and make it ready to draw. Its parts come to the device when they are first needed.
 
     Args:
         source: a row of the table, its name, a hub id, a folder or a file.
         variant: name of the row whose defaults apply, where the files cannot tell.
+        held: parts that are in memory already, in place of the source's own (`weights.held.part_of`).
 
     Raises:
         UserError: the model cannot be found, fetched, read or completed; each its own kind.
@@ -66,10 +74,10 @@ def assemble(source: Variant | str, recipe: Recipe | None = None, *, variant: st
     name, variant, recipe = on_base(name, variant, recipe)
     recipe = replace(recipe, cache=within(recipe.max_drift) if recipe.cache is None else recipe.cache)
     if is_open(asked):
-        recipe = auto(name, recipe, dtype_open=asked.dtype is None)
+        recipe = auto(name, recipe, dtype_open=asked.dtype is None, held=held)
     kept = [part for part, quant in ((TRANSFORMER, recipe.quant), (T5, recipe.quant_t5)) if quant == KEPT]
     ready = partial(prepare, kept=kept)
-    bundle = load_bundle(name, variant=variant, recipe=replace(recipe, device=None), prepare=ready)
+    bundle = load_bundle(name, variant=variant, recipe=replace(recipe, device=None), prepare=ready, held=held)
     bundle = bundle if own is None else joined(bundle, own)
     for network, quant in ((bundle.transformer, recipe.quant), (bundle.t5, recipe.quant_t5)):
         if network is not None and quant is not None:

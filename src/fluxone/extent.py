@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,7 +34,7 @@ from fluxone.variants import VARIANTS, Kind, Variant
 from fluxone.weights import cache
 from fluxone.weights.describe import Described
 from fluxone.weights.keymap import AUTOENCODER, CLIP, T5, TRANSFORMER
-from fluxone.weights.load import resolve
+from fluxone.weights.load import given_parts, resolve
 from fluxone.weights.locate import locate
 from fluxone.weights.parts import Part
 
@@ -98,8 +97,13 @@ class Extent:
     t5_packed: str | None = None
 
 
-def shapes_of(source: str, recipe: Recipe) -> tuple[Variant, dict[str, Any], dict[str, Stored]]:
+def shapes_of(
+    source: str, recipe: Recipe, held: Mapping[str, Part] | None = None
+) -> tuple[Variant, dict[str, Any], dict[str, Stored]]:
     """The row, the shapes of the parts, and how the files are packed: of files where they are here, else of the row.
+
+    Args:
+        held: see `load_bundle`.
 
     Raises:
         UserError: there is no such model, or its files cannot be read.
@@ -113,8 +117,7 @@ def shapes_of(source: str, recipe: Recipe) -> tuple[Variant, dict[str, Any], dic
         shapes = {TRANSFORMER: row.shape, AUTOENCODER: AutoEncoderShape(), T5: T5Shape(), CLIP: ClipShape()}
         return row, shapes, {}
     known, path = resolve(source, token=recipe.token)
-    given = {AUTOENCODER: recipe.vae, T5: recipe.text_encoder_2, CLIP: recipe.text_encoder}
-    found = locate(path, {name: Path(place).expanduser() for name, place in given.items() if place is not None})
+    found = locate(path, given_parts(recipe, held))
     told = Described.of(found)
     variant = told.variant or known
     assert variant is not None, "a model has a transformer"

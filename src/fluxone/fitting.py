@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,6 +23,7 @@ from fluxone.recipe import AUTO, Recipe
 
 if TYPE_CHECKING:
     from fluxone.pipeline import Pipeline
+    from fluxone.weights.parts import Part
 
 T = TypeVar("T")
 LOG = logging.getLogger("fluxone")
@@ -35,18 +36,19 @@ def is_open(recipe: Recipe) -> bool:
     return AUTO in (recipe.quant, recipe.quant_t5, recipe.offload)
 
 
-def auto(source: str, recipe: Recipe, *, dtype_open: bool = False) -> Recipe:
+def auto(source: str, recipe: Recipe, *, dtype_open: bool = False, held: Mapping[str, Part] | None = None) -> Recipe:
     """The recipe with the quickest choice that fits the memory that is free now, at the model's own size.
 
     Args:
         recipe: settled: its device is known.
         dtype_open: whether its dtype may be another, where a CPU's memory asks for it.
+        held: see `load_bundle`.
 
     Raises:
         BadRequest: nothing fits; it says what the least would be.
         UserError: the model cannot be found or read.
     """
-    variant, shapes, packed = shapes_of(source, recipe)
+    variant, shapes, packed = shapes_of(source, recipe, held)
     machine = here(recipe.device or "cpu")
     extent = extent_of(variant, shapes, Resolution(width=variant.size, height=variant.size), packed)
     planned = replace(recipe, dtype=None) if dtype_open else recipe

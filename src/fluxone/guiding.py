@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fluxone.errors import BadRequest, BadWeights, MissingParts
 from fluxone.lora.adapters import read_scale
@@ -35,7 +35,7 @@ class Guiding:
 
     def load_controlnet(
         self,
-        source: Source,
+        source: Source | nn.Module,
         *,
         adapter_name: str | None = None,
         weight_name: str | None = None,
@@ -45,8 +45,8 @@ class Guiding:
         """Load a ControlNet: calls then need a `control_image` for it.
 
         Args:
-            source: a file or folder in diffusers' or XLabs' layout, or a hub id.
-            adapter_name: to call it by; None is the file's or folder's name.
+            source: a file or folder in diffusers' or XLabs' layout, or a hub id; or diffusers' FluxControlNetModel.
+            adapter_name: to call it by; None is the file's or folder's name, or the class'.
             weight_name: the file in the folder or repository.
             scale: where a call gives no `controlnet_conditioning_scale`.
 
@@ -54,8 +54,8 @@ class Guiding:
             BadFile, HubError: it is not there.
             BadWeights: it is something else, or made for another network.
         """
-        place = place_of(f"{source}/{weight_name}" if weight_name else source, token)
-        self.pipeline.steering.load_controlnet(place, adapter_name or name_of(place), scale)
+        whole = source if isinstance(source, nn.Module) or not weight_name else f"{source}/{weight_name}"
+        bring(self.pipeline, whole, adapter_name, scale, token)
 
     def get_list_controlnets(self) -> list[str]:
         """The names of the loaded ControlNets, in the order in which calls give pictures for them."""
@@ -162,6 +162,24 @@ class Guiding:
         ):
             own.drop(word)  # type: ignore[union-attr]
         self.pipeline.forget()
+
+
+def bring(
+    pipeline: Pipeline,
+    source: Source | nn.Module,
+    name: str | None = None,
+    scale: float = 1.0,
+    token: str | None = None,
+) -> None:
+    """Load a ControlNet of a file or folder, or make one of a network in memory, called by its class.
+
+    Raises:
+        BadFile, HubError, BadWeights: see `load_controlnet`.
+    """
+    table = pipeline.steering.controlnets
+    place = source if isinstance(source, nn.Module) else place_of(source, token)
+    called = _free(type(place).__name__, table) if isinstance(place, nn.Module) else name_of(place)
+    pipeline.steering.load_controlnet(place, name or called, scale)
 
 
 def spell(pipeline: Pipeline, source: Path | Mapping[str, Tensor], token: str | Sequence[str] | None = None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Self
 
 import torch
@@ -15,15 +16,19 @@ from torch import nn
 
 from fluxone.assembly import assemble, compile_blocks
 from fluxone.errors import BadRequest, pick
+from fluxone.guiding import bring
 from fluxone.pipeline import Pipeline
 from fluxone.quant.apply import scheme_of
 from fluxone.recipe import DTYPES, Recipe
 from fluxone.variants import VARIANTS
-from fluxone.weights.keymap import CLIP, T5
+from fluxone.weights.held import part_of
+from fluxone.weights.keymap import AUTOENCODER, CLIP, T5, TRANSFORMER
 from fluxone.weights.load import Bundle
 from fluxone.weights.locate import TOKENIZERS
+from fluxone.weights.parts import Part, open_part
 from fluxone.weights.save import save_folder
 
+Network = str | os.PathLike[str] | nn.Module | None
 PARTS = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "transformer")
 
 
@@ -50,10 +55,11 @@ class Opening:
         compile: bool = False,
         attention: str | None = None,
         variant: str | None = None,
-        vae: str | None = None,
-        text_encoder: str | None = None,
-        text_encoder_2: str | None = None,
-        controlnet: str | Sequence[str] | None = None,
+        transformer: Network = None,
+        vae: Network = None,
+        text_encoder: Network = None,
+        text_encoder_2: Network = None,
+        controlnet: Network | Sequence[Network] = None,
         decoder: str | None = None,
         redux: str | None = None,
         siglip: str | None = None,
@@ -67,7 +73,8 @@ class Opening:
             quant, quant_t5: fp8, int8, int8-dynamic or nf4, for the transformer's blocks and for the T5 encoder.
             device: where it runs; None picks the best there is. Parts go there when they are first needed.
             variant: name of the row whose defaults apply, where the files cannot tell.
-            vae, text_encoder, text_encoder_2: files or folders of parts that the source lacks.
+            transformer, vae, text_encoder, text_encoder_2: files or folders of parts that the source lacks, or that go
+                before its own; or the networks themselves: diffusers' and transformers', or those of another pipe.
             controlnet: ControlNets to load with it; see `load_controlnet`.
             decoder: a tiny decoder (TAEF1), in place of the autoencoder's.
             redux: what makes words of pictures beside this model, for `image_prompts`: a name, a hub id, a folder or
@@ -79,6 +86,12 @@ class Opening:
         Raises:
             UserError: the model cannot be found, fetched, read or completed; each its own kind.
         """
+        networks = {TRANSFORMER: transformer, AUTOENCODER: vae, CLIP: text_encoder, T5: text_encoder_2}
+        held = {name: part_of(one, name) for name, one in networks.items() if isinstance(one, nn.Module)}
+        if transformer is not None and TRANSFORMER not in held:
+            held[TRANSFORMER] = open_part(Path(str(_path(transformer))).expanduser(), TRANSFORMER)
+        beside = _several(controlnet)
+        in_memory = any(isinstance(one, nn.Module) for one in beside)
         recipe = Recipe(
             dtype=_dtype_name(torch_dtype),
             device=None if device is None else str(device),
@@ -88,16 +101,19 @@ class Opening:
             compat=compat or "exact",
             attention=attention or "sdpa",
             compile=compile,
-            vae=_path(vae),
-            text_encoder=_path(text_encoder),
-            text_encoder_2=_path(text_encoder_2),
-            controlnets=tuple(str(_path(one)) for one in _several(controlnet)),
+            vae=_path(vae, held.get(AUTOENCODER)),
+            text_encoder=_path(text_encoder, held.get(CLIP)),
+            text_encoder_2=_path(text_encoder_2, held.get(T5)),
+            controlnets=() if in_memory else tuple(str(_path(one)) for one in beside),
             decoder=_path(decoder),
             redux=_path(redux),
             siglip=_path(siglip),
             token=token,
         )
-        return cls(assemble(str(_path(source)), recipe, variant=variant))
+        pipe = cls(assemble(str(_path(source)), recipe, variant=variant, held=held))
+        for one in beside if in_memory else ():
+            bring(pipe.pipeline, one if isinstance(one, nn.Module) else str(_path(one)), token=token)
+        return pipe
 
     from_single_file = from_pretrained
 
@@ -167,7 +183,8 @@ class Opening:
         own = self.pipeline.transformer
         if getattr(value, "_orig_mod", value) is not own:
             what = type(value).__name__
-            raise BadRequest(f"the transformer cannot be replaced by a {what}", hint="load the model that you want")
+            hint = "load the model that you want, or give from_pretrained this transformer"
+            raise BadRequest(f"the transformer cannot be replaced by a {what}", hint=hint)
         if value is not own:
             compile_blocks(own)
 
@@ -221,12 +238,17 @@ def _dtype_name(dtype: torch.dtype | str | None) -> str | None:
 
 
 def _several(parts: object) -> list[object]:
-    return [] if parts is None else list(parts) if isinstance(parts, list | tuple) else [parts]
+    """ControlNets as a list, those too that diffusers has put into one FluxMultiControlNetModel."""
+    parts = getattr(parts, "nets", parts)
+    return [] if parts is None else list(parts) if isinstance(parts, list | tuple | nn.ModuleList) else [parts]
 
 
-def _path(part: object) -> str | None:
+def _path(part: object, held: Part | None = None) -> str | None:
+    if held is not None:
+        return None
     if part is None or isinstance(part, str):
         return part
     if hasattr(part, "__fspath__"):
         return str(part.__fspath__())
-    raise BadRequest(f"a part is given as {type(part).__name__}", hint="give the path of its file or folder")
+    hint = "give the path of its file or folder, or the network itself"
+    raise BadRequest(f"a part is given as {type(part).__name__}", hint=hint)

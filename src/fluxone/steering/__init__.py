@@ -110,7 +110,7 @@ class Steering:
             for name, loaded in table.items()
         }
 
-    def load_controlnet(self, path: Path, name: str, scale: float = 1.0) -> None:
+    def load_controlnet(self, path: Path | nn.Module, name: str, scale: float = 1.0) -> None:
         """Load a ControlNet.
 
         Raises:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from fluxone.errors import BadWeights
 from fluxone.nn.controlnet import ControlNet
@@ -24,6 +25,8 @@ from fluxone.weights import configs, sizes
 from fluxone.weights.fill import load_module
 from fluxone.weights.fingerprint import fingerprint
 from fluxone.weights.formats.beside import BESIDE, CLIP_VISION, CONTROLNET, IP_ADAPTER, SIGLIP, SIGLIP_POOLED, TINY
+from fluxone.weights.held import part_of
+from fluxone.weights.identify import noted
 from fluxone.weights.keymap import claim, native_shapes, plan, recognise
 from fluxone.weights.parts import Part, _weights_in, read_headers
 from fluxone.weights.safetensors import listing, merge, read_json
@@ -38,8 +41,8 @@ LAYER = re.compile(r"decoder\.layers\.\d{1,3}\.")
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def load_controlnet(path: Path, base: FluxShape, dtype: torch.dtype) -> ControlNet:
-    """Load a ControlNet in diffusers' or XLabs' layout.
+def load_controlnet(path: Path | nn.Module, base: FluxShape, dtype: torch.dtype) -> ControlNet:
+    """Load a ControlNet in diffusers' or XLabs' layout, or make one of a network in memory.
 
     Args:
         base: of the transformer that it is to work beside.
@@ -48,7 +51,7 @@ def load_controlnet(path: Path, base: FluxShape, dtype: torch.dtype) -> ControlN
         BadFile: there is no such file.
         BadWeights: it is something else, or made for another network.
     """
-    part = open_beside(path, CONTROLNET)
+    part = _held(path) if isinstance(path, nn.Module) else open_beside(path, CONTROLNET)
     shape = controlnet_shape(part, base)
     own = shape.flux
     for what, found, wanted in (
@@ -96,8 +99,10 @@ def load_tiny(path: Path) -> TinyDecoder:
     return load_module(lambda: TinyDecoder(shape), part, dtype=torch.float32)
 
 
-def hash_of(path: Path) -> str:
-    """The fingerprint of a file or folder that one of these loads."""
+def hash_of(path: Path | nn.Module) -> str:
+    """The fingerprint of a file or folder that one of these loads, or of a ControlNet in memory."""
+    if isinstance(path, nn.Module):
+        return fingerprint(_held(path).headers)
     return fingerprint(read_headers(_weights_in(path) if path.is_dir() else path))
 
 
@@ -136,11 +141,11 @@ def shapes_in(part: Part) -> dict[str, tuple[int, ...]]:
 
 def controlnet_shape(part: Part, base: FluxShape) -> ControlNetShape:
     """Of its config if there is one, else of its tensors and the model beside which it works."""
-    if part.config is not None:
-        config = read_json(part.config)
+    config = read_json(part.config) if part.config is not None else noted(part, CONTROLNET)
+    if config is not None:
         modes, hint = (config.get(key) for key in ("num_mode", "conditioning_embedding_channels"))
         plain = {**config, "_class_name": configs.TRANSFORMER_CLASS, "patch_size": 1, "out_channels": None}
-        flux = configs.read_flux(plain, part.config)
+        flux = configs.read_flux(plain, part.config or part.place)
         return ControlNetShape(flux=flux, modes=_count(modes, part), hint=_count(hint, part))
     shapes = shapes_in(part)
     if "img_in.weight" not in shapes:
@@ -204,6 +209,10 @@ def tiny_shape(part: Part) -> TinyShape:
             levels.append(0)
     shape = TinyShape(latent=latent, channels=channels, decoder=tuple(levels[:-1]))
     return shape if part.config is None else configs.read_tiny(read_json(part.config), shape, part.config)
+
+
+def _held(module: nn.Module) -> Part:
+    return part_of(module, CONTROLNET, BESIDE.values())
 
 
 def _speaks_of(config: Mapping[str, Any], kind: str) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -76,6 +76,7 @@ def load_bundle(
     variant: str | None = None,
     recipe: Recipe,
     prepare: Prepare = lambda module, part: None,
+    held: Mapping[str, Part] | None = None,
 ) -> Bundle:
     """Load the model that a registered name, hub id, folder or file stands for.
 
@@ -85,6 +86,7 @@ def load_bundle(
 
     Args:
         prepare: changes a network, still without memory, to what the files of a part hold: packed layers.
+        held: parts that are given already, in place of the source's own.
 
     Raises:
         UnknownName: the source is no name, no path and no hub id.
@@ -95,8 +97,7 @@ def load_bundle(
     row, path = resolve(source, token=recipe.token)
     if variant is not None:
         row = pick(VARIANTS, variant, "variant")
-    given = {AUTOENCODER: recipe.vae, T5: recipe.text_encoder_2, CLIP: recipe.text_encoder}
-    found = locate(path, {name: Path(place).expanduser() for name, place in given.items() if place is not None})
+    found = locate(path, given_parts(recipe, held))
     parts = found.parts
     for part in parts.values():
         refuse_packed(part)
@@ -144,6 +145,12 @@ def load_bundle(
         source=source,
         place=path,
     )
+
+
+def given_parts(recipe: Recipe, held: Mapping[str, Part] | None = None) -> dict[str, Path | Part]:
+    """The parts that do not come from the source: where the recipe says that they lie, or themselves."""
+    given = {AUTOENCODER: recipe.vae, T5: recipe.text_encoder_2, CLIP: recipe.text_encoder}
+    return {name: Path(place).expanduser() for name, place in given.items() if place is not None} | dict(held or {})
 
 
 def resolve(source: str, *, token: str | None = None) -> tuple[Variant | None, Path]:

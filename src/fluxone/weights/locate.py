@@ -60,8 +60,9 @@ class Source:
         return parts + [TOKENIZER_TITLES[part] for part in needed]
 
 
-def locate(path: Path, given: Mapping[str, Path]) -> Source:
-    """Find all parts of the model at a folder or file; those in `given` (part -> file or folder) lie elsewhere.
+def locate(path: Path, given: Mapping[str, Path | Part]) -> Source:
+    """Find all parts of the model at a folder or file; those in `given` (part -> file or folder) lie elsewhere, or are
+    there already.
 
     Raises:
         BadFile: nothing usable is there.
@@ -69,10 +70,9 @@ def locate(path: Path, given: Mapping[str, Path]) -> Source:
         MissingParts: one or more parts are nowhere to be found.
     """
     source = in_folder(path, skip=given.keys()) if path.is_dir() else _file(path, skip=given.keys())
-    parts = {name: open_part(place, name) for name, place in given.items()}
-    words = {
-        name: near for name, place in given.items() if name in TOKENIZERS and (near := tokenizer_near(place, name))
-    }
+    parts = {name: place if isinstance(place, Part) else open_part(place, name) for name, place in given.items()}
+    places = {name: place for name, place in given.items() if name in TOKENIZERS and not isinstance(place, Part)}
+    words = {name: near for name, place in places.items() if (near := tokenizer_near(place, name))}
     source = replace(
         source,
         parts=source.parts | parts,

@@ -1,4 +1,4 @@
-"""Tensors of safetensors and GGUF files, read straight from private memory maps.
+"""Tensors of safetensors and GGUF files, read straight from private memory maps; or those that a header holds.
 
 A tensor that `read` returns shares the map's pages: the kernel brings them from the file when they are touched,
 and copies a page when it is written, so the file never changes. Packed numbers are unpacked into new memory.
@@ -43,6 +43,7 @@ class Mapped:
         self.headers = tuple(headers)
         self.entries: dict[str, Entry] = merge(self.headers)
         self._maps: dict[Path, mmap.mmap] = {}
+        self._held: dict[str, Tensor] = {name: held for header in self.headers for name, held in header.held.items()}
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape that `read` gives."""
@@ -90,6 +91,8 @@ class Mapped:
         Raises:
             BadWeights: torch has no such type.
         """
+        if entry.name in self._held:
+            return self._held[entry.name].detach().cpu().flatten()
         dtype = torch.uint8 if entry.packing == "ggml" else _dtype(entry)
         if entry.start == entry.stop:
             return torch.empty(0, dtype=dtype)

@@ -101,7 +101,10 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """All that a file says of itself before its tensors. `data` is where those begin, `size` the whole; bytes."""
+    """All that a file says of itself before its tensors. `data` is where those begin, `size` the whole; bytes.
+
+    Of a network that is given in memory (`held.py`) `held` has the tensors, and there is no file.
+    """
 
     path: Path
     entries: dict[str, Entry]
@@ -109,6 +112,7 @@ class Header:
     data: int
     size: int
     container: str = "safetensors"
+    held: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_header(path: Path) -> Header:
