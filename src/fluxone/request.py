@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fluxone.variants import Variant
 
-MAX_PROMPT = 20_000  # characters: longer is a file pasted by mistake
+MAX_PROMPT = 32_000  # characters: longer is a file pasted by mistake
 MAX_STEPS = 1000
 MAX_COUNT = 256
 MAX_SEED = 2**63 - 1

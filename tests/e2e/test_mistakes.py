@@ -113,7 +113,7 @@ def test_wrong_options(attempt: Attempt, tiny: Path, options: str, words: str) -
         (["generat", "x"], "did you mean 'generate'"),
         (["generate"], "PROMPT"),
         (["generate", "a", "fox"], "fox"),
-        (["generate", "x" * 30_000], "at most 20000"),
+        (["generate", "x" * 40_000], "at most 32000"),
         (["generate", "\udcff"], "no character"),
         (["generate", "x", "--model", "m" * 300], "is too long"),
         (["models", "inspect", "m" * 300], "is too long"),

@@ -28,6 +28,7 @@ from fluxone.serve.bfl_requests import MAKERS, spoken
 from fluxone.serve.database import Row
 from fluxone.serve.fetch import check
 from fluxone.serve.jobs import Order
+from fluxone.serve.keys import Denied
 from fluxone.serve.pictures import from_text
 from fluxone.serve.serving import NoModel, Serving, Want
 from fluxone.variants import Kind
@@ -242,6 +243,19 @@ for _name, _endpoint in ENDPOINTS.items():
 def finetune() -> None:
     """Training, which BFL closed in 2025."""
     raise NoModel("nothing is trained over HTTP", hint="run fluxone train, then name its file in [finetunes]")
+
+
+@router.post("/v1/delete_finetune", include_in_schema=False)
+def delete_finetune() -> None:
+    """Deleting what the operator has named."""
+    raise Denied(403, "finetunes are the operator's here: they are named, and forgotten, in the server's [finetunes]")
+
+
+@router.post("/v1/licenses/models/{slug}/usage", include_in_schema=False)
+def usage(slug: str) -> None:
+    """What is owed to Black Forest Labs, who alone can be told."""
+    hint = f"tell Black Forest Labs, at api.bfl.ai, what {slug} has drawn"
+    raise NoModel("usage is not reported from here", hint=hint)
 
 
 @router.post("/v1/{name}", include_in_schema=False)

@@ -220,11 +220,11 @@ def _request(
         model = house.choose(replace(want, needs=Kind.REFERENCE))
         return model, Request(references=tuple(image.convert("RGB") for image in images))
     if kind == "image_edit":
-        if len(images) > 1:
-            raise BadRequest(f"{len(images)} images come with a mask", hint="give one")
+        # The mask is of the first picture; others are looked at, by a model that takes references.
+        others = tuple(image.convert("RGB") for image in images[1:])
+        needs = replace(want, needs=Kind.REFERENCE) if others else replace(want, needs=Kind.FILL, instead=True)
         init, white = repainted(images[0], mask, alpha_of_mask=True)
-        model = house.choose(replace(want, needs=Kind.FILL, instead=True))
-        return model, Request(init=init, mask=white, strength=1.0, paste=FEATHER)
+        return house.choose(needs), Request(init=init, mask=white, strength=1.0, paste=FEATHER, references=others)
     picture = images[0].convert("RGB")
     try:
         model = house.choose(replace(want, needs=Kind.PROMPT))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from fluxone.request import MAX_SEED
+from fluxone.request import MAX_PROMPT, MAX_SEED
 from fluxone.serve.bfl_fields import Lora
 
 MOST_IMAGES = 16
@@ -26,7 +26,7 @@ SPELT = {  # stable-diffusion.cpp's name -> ours
 class Common(BaseModel):
     """What all three take."""
 
-    prompt: str = Field("", max_length=20_000)
+    prompt: str = Field("", max_length=MAX_PROMPT)
     model: str | None = None
     n: int = Field(1, ge=1, le=10)
     size: str = "auto"
@@ -39,7 +39,7 @@ class Common(BaseModel):
     stream: bool = False
     partial_images: int = Field(0, ge=0, le=3)
     seed: int | None = Field(None, ge=0, le=MAX_SEED)
-    negative_prompt: str | None = Field(None, max_length=20_000)
+    negative_prompt: str | None = Field(None, max_length=MAX_PROMPT)
     num_inference_steps: int | None = Field(None, ge=1, le=100)
     guidance_scale: float | None = Field(None, ge=0, le=100)
     true_cfg_scale: float = Field(1.0, ge=1, le=30)
@@ -48,7 +48,10 @@ class Common(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def read(cls, told: Any) -> Any:
-        """Take out of the prompt what stable-diffusion.cpp would."""
+        """Take null as what it is in OpenAI's document, the default, and out of the prompt what stable-diffusion.cpp
+        would."""
+        if isinstance(told, dict):
+            told = {name: value for name, value in told.items() if value is not None}
         if not isinstance(told, dict) or not (found := EXTRA.search(str(told.get("prompt", "")))):
             return told
         try:
@@ -64,13 +67,21 @@ class Common(BaseModel):
 class Generation(Common):
     """Words to pictures."""
 
-    prompt: str = Field(max_length=20_000)
+    prompt: str = Field(max_length=MAX_PROMPT)
 
 
 class Place(BaseModel):
     """A picture at a URL, which may hold it as data."""
 
     image_url: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def read(cls, told: Any) -> Any:
+        """Say that there are no files here, which OpenAI's own server keeps."""
+        if isinstance(told, dict) and told.get("file_id") and not told.get("image_url"):
+            raise ValueError("no files are kept here: give image_url, which may be a data URL")
+        return told
 
 
 class Edit(Generation):

@@ -19,11 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fluxone.errors import BadFile, BadRequest
+from fluxone.request import MAX_PROMPT
 
 WILDCARD = re.compile(r"__([A-Za-z0-9][\w-]*?(?:/[A-Za-z0-9][\w-]*?)*)__")
 INNERMOST = re.compile(r"\{([^{}]*)\}")
 DEEPEST = 20  # rounds: a file that names itself would never end
-LONGEST = 20_000  # characters
+LONGEST = MAX_PROMPT  # characters
 HIDDEN = {"\\{": "\ue000", "\\}": "\ue001", "\\|": "\ue002"}  # of no script: what is escaped, while choices are drawn
 BRACES = {"{": "\ue003", "}": "\ue004"}  # braces without a bar, likewise
 

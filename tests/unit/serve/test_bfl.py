@@ -97,7 +97,7 @@ BAD = [
     ("flux-dev", {"seed": -1}, "seed"),
     ("flux-dev", {"safety_tolerance": 7}, "safety_tolerance"),
     ("flux-dev", {"output_format": "gif"}, "output_format"),
-    ("flux-dev", {"prompt": "x" * 20_001}, "prompt"),
+    ("flux-dev", {"prompt": "x" * 32_001}, "prompt"),
     ("flux-kontext-pro", {}, "prompt"),
     ("flux-pro-1.0-fill", {}, "image"),
     ("flux-pro-1.1-ultra", {"aspect_ratio": "wide"}, "aspect_ratio"),
@@ -320,6 +320,10 @@ def test_fields_that_are_ours(server: Server) -> None:
     assert (len(edit.request.references), edit.request.then) == (10, ("y", "z"))
     assert client.post("/v1/flux-dev", json={"prompt": "x", "loras": [{"name": "nobody"}]}).status_code == 404
     assert "fluxone train" in client.post("/v1/finetune", json={}).json()["message"]
+    refused = client.post("/v1/delete_finetune", json={"finetune_id": "a"})
+    assert refused.status_code == 403 and "[finetunes]" in refused.json()["message"]
+    usage = client.post("/v1/licenses/models/flux-1-dev/usage", json={"number_of_generations": 1})
+    assert usage.status_code == 404 and "Black Forest Labs" in usage.json()["message"]
 
 
 def test_a_slow_receiver_holds_nobody_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,27 @@ def test_edits_by_mask_and_by_reference(server: Server) -> None:
     assert (varied.model, varied.request.init.size, varied.request.strength) == ("mini", (64, 48), 0.7)
 
 
+def test_a_mask_is_of_the_first_picture_and_the_others_are_looked_at(server: Server) -> None:
+    engine = Fake({"mini": MINI, "kontext": KONTEXT})
+    mask = file("mask.png", "RGBA", (0, 0, 0, 0))
+    client_of(server(engine)).images.edit(image=[file(), file(), file()], mask=mask, prompt="a car")
+    wanted = engine.tasks[0].wanted
+    assert (wanted.model, len(wanted.request.references), wanted.request.init.size) == ("kontext", 2, (64, 48))
+
+
+def test_null_is_the_default_and_prompts_may_be_as_long_as_in_the_contract(server: Server) -> None:
+    engine = Fake()
+    http = server(engine)
+    nothing = dict.fromkeys(("n", "size", "quality", "output_format", "output_compression", "background", "stream"))
+    body = {"prompt": "a" * 32_000, "user": "me", "style": "vivid", "moderation": None, **nothing}
+    assert http.post("/v1/images/generations", json=body).status_code == 200
+    assert len(engine.tasks[0].wanted.request.prompt) == 32_000
+    longer = http.post("/v1/images/generations", json={"prompt": "a" * 32_001})
+    assert longer.status_code == 400 and "prompt" in longer.json()["error"]["message"]
+    told = http.post("/v1/images/edits", json={"prompt": "x", "images": [{"file_id": "file-1"}]}).json()["error"]
+    assert "no files are kept here" in told["message"] and told["param"] == "images.0"
+
+
 def test_models(server: Server) -> None:
     client = client_of(server(Fake({"mini": MINI, "kontext": KONTEXT})))
     assert [model.id for model in client.models.list()] == ["mini", "kontext"]
