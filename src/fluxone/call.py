@@ -370,7 +370,7 @@ class Call:
             return px.from_images(image, canvas)
         if Kind.FILL in pipeline.variant.takes:
             hint = "give the picture itself, or repaint it with a model that takes no masks"
-            raise BadRequest(f"{name} is given as latents, of which this model cannot mask pixels", hint=hint)
+            raise BadRequest(f"{name} is given as latents, and this model masks pixels", hint=hint)
         arguments.fitting(name, latents, canvas, pipeline.autoencoder.shape.factor)
         return latents
 

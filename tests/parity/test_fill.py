@@ -95,3 +95,9 @@ def test_it_forgets_the_picture_by_default_and_needs_it(fill: Get) -> None:
     for missing in ({}, {"image": start(48, 64)}):
         with pytest.raises(BadRequest, match="fill cannot draw without a mask and the picture"):
             pipe(**kwargs, **missing)
+
+
+def test_latents_are_no_picture_to_mask(fill: Get) -> None:
+    pipe = FluxPipeline.from_pretrained(str(fill("dev")[1]))
+    with pytest.raises(BadRequest, match="image is given as latents, and this model masks pixels"):
+        pipe(**arguments("dev", 4, 3, {"image": torch.zeros(1, 16, 8, 6), "mask_image": spot(48, 64)}))
