@@ -62,10 +62,26 @@ def test_a_dry_run_says_what_would_be_done(
     assert not (tmp_path / "runs").exists()
 
 
+def test_captions_for_pictures_that_have_none(fluxone: Callable[..., object], pictures: Path, tmp_path: Path) -> None:
+    pytest.importorskip("resvg_py", reason="the storybook extra is not installed")
+    (pictures / "2.txt").unlink()
+    line = ("train", "captions", pictures, "--name", "zuri")
+    table = fluxone(*line, "--dry-run").stdout.splitlines()  # type: ignore[attr-defined]
+    assert len(table) == 7 and table[3].split()[:2] == ["2.png", "new"] and "zuri" in table[3]
+    assert not (pictures / "2.txt").exists()
+    done = fluxone(*line)
+    assert done.stdout.split() == str(pictures / "2.txt").split() and "5 captions" in done.stderr  # type: ignore[attr-defined]
+    assert "zuri" in (pictures / "2.txt").read_text("utf-8")
+    assert (pictures / "1.txt").read_text("utf-8") == "zuri in place b"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("character",), "has no folder"),
+        (("captions",), "has no folder"),
+        (("captions", "zuri pictures", "--force", "--reader", "nowhere"), "there is no folder nowhere"),
+        (("style", "zuri pictures", "--force"), "belong to train captions"),
         (("character", "nowhere"), "there is no folder nowhere"),
         (("character", ".", "--name", "a"), "holds no pictures"),
         (("charakter", "pictures"), "is nothing that can be trained"),

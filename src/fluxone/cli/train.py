@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
-from fluxone.cli import console, finetune, options
+from fluxone.cli import captions, console, finetune, options
 from fluxone.errors import BadRequest
 
 
 @click.command("train", short_help="Train a model from a recipe, or fine-tune one on pictures.")
-@click.argument("what", metavar="CONFIG.toml|lora|character|style|product")
+@click.argument("what", metavar="CONFIG.toml|lora|character|style|product|captions")
 @click.argument("folder", metavar="[FOLDER]", required=False)
 @click.option("--model", default="mini", show_default=True, help=options.MODEL_HELP)
 @click.option("--name", default="", metavar="WORD", help="What it is called in prompts and captions.")
@@ -38,6 +38,9 @@ from fluxone.errors import BadRequest
 @click.option("--vram", type=float, metavar="GIB", help="Choose what fits: 24, 16, 12, 8.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--fresh", is_flag=True, help="Forget what the folder's run has done.")
+@click.option("--reader", metavar="DIR", help="captions: a vision-language model that looks at the pictures.")
+@click.option("--style", is_flag=True, help="captions: the name is of a style, and stands at their end.")
+@click.option("--force", is_flag=True, help="captions: write over those that are there.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any other setting; may be repeated.")
 @click.option("--quiet", is_flag=True, help="Nothing on standard error but errors.")
 def command(
@@ -45,15 +48,24 @@ def command(
     kind: str | None, targets: str | None, rate: float | None, optimizer: str | None, size: int | None,
     preserve: str | None, seed: int | None, prompts: tuple[str, ...], start: str | None, out: str | None,
     device: str | None, dtype: str | None, quant: str | None, offload: str, vram: float | None, dry_run: bool,
-    fresh: bool, settings: tuple[str, ...], quiet: bool,
+    fresh: bool, reader: str | None, style: bool, force: bool, settings: tuple[str, ...], quiet: bool,
 ) -> None:  # fmt: skip
     """Train what CONFIG.toml describes, and print the run's folder; or fine-tune on the pictures of FOLDER.
 
     lora, character, style and product write an adapter in two key styles and a report into DIR. A run that was
-    interrupted goes on from its last checkpoint, exactly as if it had not been.
+    interrupted goes on from its last checkpoint, exactly as if it had not been. captions writes a .txt beside each
+    picture of FOLDER that has none: storybook pictures are described by the package's own judge, others by --reader.
     """
     more = read_settings(settings)
     console.listen(quiet=quiet)
+    if what == captions.WHAT:
+        if folder is None:
+            raise BadRequest("train captions has no folder", hint="fluxone train captions FOLDER")
+        named = {"name": name.strip(), "class_word": class_word.strip(), "style": style}
+        captions.go(Path(folder), named, reader=reader, device=device, force=force, dry_run=dry_run)
+        return
+    if reader is not None or style or force:
+        raise BadRequest("--reader, --style and --force belong to train captions", hint="take them out")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve whoever else is on the machine
     if what not in finetune.WHAT:
         _recipe(what, folder, more, quiet)
@@ -84,7 +96,7 @@ def command(
 
 def _recipe(config: str, folder: str | None, overrides: dict[str, Any], quiet: bool) -> None:
     if folder is not None:
-        words = ", ".join(finetune.WHAT)
+        words = ", ".join((*finetune.WHAT, captions.WHAT))
         raise BadRequest(f"{config!r} with a folder is nothing that can be trained", hint=f"use one of {words}")
     from fluxone.train.run import train
 
