@@ -157,8 +157,8 @@ def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     eye = transformers.CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
     transformers.LlavaProcessor(
-        image_processor=eye, tokenizer=tokens, patch_size=8, vision_feature_select_strategy="default", chat_template=template,
-        num_additional_image_tokens=1,
+        image_processor=eye, tokenizer=tokens, patch_size=8, vision_feature_select_strategy="default",
+        chat_template=template, num_additional_image_tokens=1,
     ).save_pretrained(folder)  # fmt: skip
     return folder
 
