@@ -122,6 +122,12 @@ def steps(book: Book) -> list[Cell]:
     return cells
 
 
+def raw(book: Book) -> list[Cell]:
+    """The same prompts and seed by the mini and by mini-raw."""
+    asked = [prompt for suite in ("relations", "people") for prompt in book.asked(suite, book.count // 2)]
+    return [(book.draw(name, prompt), f"{name}: {prompt.text}") for prompt in asked for name in (MINI.name, "mini-raw")]
+
+
 def drawer(suite: str) -> Variant | None:
     """The row of the family that a suite is drawn by, if it has one."""
     row = SUITES[suite]
@@ -135,8 +141,9 @@ SHEETS: dict[str, Callable[[Book], list[Cell]]] = {
     **{name: from_words(name) for name, row in SUITES.items() if row.takes is None},
     **{name: from_pictures(name) for name in GIVEN},
     "steps": steps,
+    "raw": raw,
 }
-NEEDS = {"steps": "mini-schnell", **GIVEN}
+NEEDS = {"steps": "mini-schnell", "raw": "mini-raw", **GIVEN}
 
 
 def absent(names: Sequence[str]) -> list[str]:

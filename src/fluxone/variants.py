@@ -220,8 +220,7 @@ MINI = Variant(
     text_tokens=24,
     steps=20,
     guidance=3.0,
-    raw="mini",
-    raw_guidance=1.5,
+    raw="mini-raw",
     detail=0.2,
     size=128,
     licence=APACHE,
@@ -237,6 +236,9 @@ MINI_SCHNELL = replace(
     shifted=False,
     steps=4,
     told=3.0,
+)
+MINI_RAW = replace(
+    MINI, name="mini-raw", title="mini with the look of photographs", file="raw.safetensors", base="mini", guidance=2.5
 )
 MINI_KONTEXT = replace(
     MINI,
@@ -275,7 +277,18 @@ MINI_DEPTH = replace(
 )
 MINI_CANNY = replace(MINI_DEPTH, name="mini-canny", title="mini along edges", maps=("canny",))
 MINI_POSE = replace(MINI_DEPTH, name="mini-pose", title="mini along limbs", maps=("pose",))
+MINI_REDUX = replace(
+    MINI,
+    name="mini-redux",
+    title="mini, varying pictures",
+    assets="mini/redux",
+    base="mini",
+    takes=(Kind.PROMPT,),
+    raw="",
+)
 
-FAMILY = (MINI, MINI_SCHNELL, MINI_KONTEXT, MINI_FILL, MINI_DEPTH, MINI_CANNY, MINI_POSE)
+FAMILY = (
+    MINI, MINI_SCHNELL, MINI_RAW, MINI_KONTEXT, MINI_FILL, MINI_DEPTH, MINI_CANNY, MINI_POSE, MINI_REDUX,
+)  # fmt: skip
 ROWS = (*FAMILY, DEV, SCHNELL, KREA, KONTEXT, FILL, DEPTH, CANNY, DEPTH_LORA, CANNY_LORA, REDUX)
 VARIANTS: dict[str, Variant] = {row.name: row for row in ROWS}

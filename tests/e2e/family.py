@@ -1,7 +1,7 @@
 """The mini family with tiny random weights, laid out as the package lays out the trained one.
 
-Besides the rows of the package there are rows of every other kind that a family can have: a manner, a Redux, a row of
-another pipeline on the very files of the base.
+Besides the rows of the package there are rows of other kinds that a family can have: a manner, a row of another
+pipeline on the very files of the base.
 """
 
 from __future__ import annotations
@@ -31,11 +31,9 @@ from fluxone.weights.save_redux import save_redux
 SHAPE = FluxShape(hidden=32, heads=2, axes=(4, 6, 6), double_blocks=1, single_blocks=2, text_dim=24, vec_dim=16)
 EYE = SiglipShape(hidden=64, layers=1, heads=1, mlp=48, size=32, patch=16)
 LORAS = {row.file: row for row in FAMILY if row.lora}
-RAW = replace(MINI, name="mini-raw", manner="as a photo", raw="mini-raw")
-BASE = replace(MINI, raw="mini-raw")
+PHOTO = replace(MINI, name="mini-photo", manner="as a photo", raw="mini-photo")
 EDITS = replace(MINI, name="mini-edits", pipeline="FluxKontextPipeline", takes=(Kind.REFERENCE,), raw="")
-REDUX = replace(MINI, name="mini-redux", assets=f"{MINI.assets}/redux", base="mini", takes=(Kind.PROMPT,), raw="")
-MORE = (BASE, RAW, EDITS, REDUX)
+MORE = (PHOTO, EDITS)
 ROWS = {row.name: row for row in (*FAMILY, *MORE)}
 RANK = 4
 

@@ -152,7 +152,7 @@ def test_an_asked_guidance_does_not_reach_a_distilled_row(fluxone: Fluxone, asse
 
 def test_the_manner_is_words_after_the_prompt(assets: Path) -> None:
     kwargs: dict[str, Any] = {"height": 32, "width": 32, "num_inference_steps": 2, "seed": 1, "output_type": "np"}
-    plain, raw = (FluxPipeline.from_pretrained(name) for name in ("mini", "mini-raw"))
+    plain, raw = (FluxPipeline.from_pretrained(name) for name in ("mini", "mini-photo"))
     asked = plain("a cat, as a photo", **kwargs).images
     assert np.array_equal(raw("a cat.", **kwargs).images, asked)
     assert np.array_equal(raw("a cat, as a photo", **kwargs).images, asked)

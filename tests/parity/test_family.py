@@ -21,7 +21,7 @@ from fluxone.lora.adapters import Strength
 from fluxone.lora.load import load_lora
 from fluxone.lora.merge import merge
 from fluxone.lora.save import save_lora
-from fluxone.variants import FAMILY, MINI, VARIANTS, Kind, Variant
+from fluxone.variants import FAMILY, MINI, MINI_REDUX, VARIANTS, Kind, Variant
 from fluxone.weights import shipped
 from parity.conftest import TINIES, build
 from parity.test_pipeline import assert_close, start
@@ -143,7 +143,7 @@ def kontext(row: Variant) -> Variant:
 
 
 def test_diffusers_prior_says_the_same_of_pictures(assets: Path) -> None:
-    row = family.REDUX
+    row = MINI_REDUX
     if not shipped.place(row).exists():
         pytest.skip("no Redux comes with the package")
     theirs = base_of(MINI, assets / MINI.assets)

@@ -82,7 +82,7 @@ def test_raw_asks_the_row() -> None:
     assert Request(raw=True, guidance=4.0).resolve(KREA).guidance == 4.0
     assert Request(raw=True).resolve(MINI).guidance == MINI.raw_guidance < MINI.guidance
     assert Request(raw=True).resolve(KREA).manner == ""
-    with pytest.raises(BadRequest, match="fill has no raw pictures; models that do: mini, dev, krea"):
+    with pytest.raises(BadRequest, match="fill has no raw pictures; models that do: mini, mini-raw, dev, krea"):
         Request(raw=True).resolve(FILL)
     for row in VARIANTS.values():
         if row.raw:

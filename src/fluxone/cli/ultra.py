@@ -17,7 +17,7 @@ WIDEST = 21 / 9  # and 9:21 the tallest, as the BFL API has it
 HELP = """Make a large picture of PROMPT: drawn at the model's own size, enlarged, and drawn again with its details.
 
 \b
-fluxone ultra "a red car to the left of a house in the snow"
+fluxone ultra "a red car to the left of a house in the snow" --aspect 1:1
 fluxone ultra --model dev "a street in the rain" --aspect 21:9 --raw
 """
 

@@ -141,7 +141,7 @@ def test_requests_that_cannot_be(asked: dict[str, Any], said: str) -> None:
 
 def test_models_without_it_say_which_have_it(tmp_path: Path) -> None:
     plain = connect(bundle(tmp_path), Recipe(device="cpu"))
-    with pytest.raises(BadRequest, match="tiny takes no image prompt; models that do: redux"):
+    with pytest.raises(BadRequest, match="tiny takes no image prompt; models that do: mini-redux, redux"):
         plain(Request(prompt="a", image_prompts=(picture(),)))
 
 
