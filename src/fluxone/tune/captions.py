@@ -8,7 +8,7 @@ A caption that is there is never written over, unless that is asked for.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from PIL import Image
 from fluxone.errors import BadRequest, CannotWrite
 from fluxone.tune.folder import METADATA, Example, names_of, open_picture, read
 
-Describe = Callable[[Sequence[Image.Image]], Iterator[str]]  # a sentence for each picture, in their order
+Describe = Callable[[Iterable[Image.Image]], Iterator[str]]  # a sentence for each picture, in their order
 SHOWS = re.compile(
     r"^(?:the |this |an? )?(?:image|picture|photo|photograph|illustration) (?:shows|depicts|is of) ", re.IGNORECASE
 )
@@ -99,8 +99,7 @@ def described(rows: Sequence[Caption], describe: Describe, subject: Subject) -> 
     Raises:
         BadFile: one of the pictures cannot be read.
     """
-    pictures = [open_picture(row.picture) for row in rows if row.state != "kept"]
-    texts = describe(pictures) if pictures else iter(())
+    texts = describe(open_picture(row.picture) for row in rows if row.state != "kept")  # one at a time in memory
     for row in rows:
         if row.state == "kept":
             yield row

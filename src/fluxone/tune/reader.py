@@ -6,7 +6,7 @@ picture, what is asked for --chat template, or none--> the model --> its words
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def reader(folder: Path, subject: Subject, device: str | None = None) -> Describ
     model = model.eval().to(place)
     words = asked(subject)
 
-    def describe(pictures: Sequence[Image.Image]) -> Iterator[str]:
+    def describe(pictures: Iterable[Image.Image]) -> Iterator[str]:
         for picture in pictures:
             yield plain(_said(model, processor, picture, words))
 

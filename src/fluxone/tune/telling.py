@@ -6,7 +6,7 @@ pictures --judge--> things, place, text --subject--> the thing that is on most o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from PIL import Image
@@ -33,9 +33,9 @@ def teller(subject: Subject, judge: Sees | None = None) -> Describe:
     return partial(_told, subject, judge)
 
 
-def _told(subject: Subject, judge: Sees | None, pictures: Sequence[Image.Image]) -> Iterator[str]:
+def _told(subject: Subject, judge: Sees | None, pictures: Iterable[Image.Image]) -> Iterator[str]:
     judge = judge or shipped()
-    rows = judge.look(list(pictures))
+    rows = [row for picture in pictures for row in judge.look([picture])]
     name = _usual(rows, subject) if subject.name and not subject.style else None
     people = judge.tables.people
     for row in rows:
