@@ -21,8 +21,9 @@ from fluxone.train import checkpoint, loop, objectives
 from fluxone.train import tokenizer as words
 from fluxone.train.config import Data, Model, TrainConfig
 from fluxone.train.data.answers import LETTERS, survey
+from fluxone.train.data.batch import Batch
 from fluxone.train.data.scenes import draw, nth, world_of
-from fluxone.train.data.tasks import TASKS
+from fluxone.train.data.tasks import TASKS, Rows
 from fluxone.train.data.views import edited
 from fluxone.train.export import export, export_adapters, load_average
 from fluxone.train.objectives.flow import FLAT, VALIDATION_SIGMAS, FlowObjective, stratified
@@ -151,10 +152,23 @@ def test_every_task_hears_what_it_is_given(autoencoder: Path, task: str) -> None
         text = objective.read(rows.ids)
         heard = objective.velocity(x, sigma, *text, told, given=rows)
         assert heard.shape == x.shape
-        if task not in ("text", "mix"):  # held-out scenes of a mix are drawn from words
+        if rows.reference is not None or rows.channels is not None:
             reference, given = (None if p is None else p + 1 for p in (rows.reference, rows.channels))
             other = replace(rows, reference=reference, channels=given)
             assert not torch.allclose(heard, objective.velocity(x, sigma, *text, told, given=other))
+
+
+def test_photographs_show_the_same_scenes_and_plain_captions_stay(autoencoder: Path) -> None:
+    objective = FlowObjective(flow(autoencoder, "tasks", 1))
+
+    def of(task: str, step: int) -> Batch:
+        return TASKS[task](objective.material, Rows(numbers=[0, 1, 2, 3], step=step))
+
+    text, photo = of("text", 0), of("photo", 0)
+    assert text.prompts == photo.prompts and torch.equal(text.shown, photo.shown)
+    assert not torch.allclose(text.x, photo.x)
+    assert of("plain", 0).prompts == of("plain", 1).prompts and torch.equal(of("plain", 0).x, text.x)
+    assert of("text", 1).prompts != text.prompts
 
 
 def test_a_wider_transformer_starts_deaf_to_what_it_is_given(autoencoder: Path, trained: Path) -> None:
