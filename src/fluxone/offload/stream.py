@@ -101,6 +101,8 @@ class Parade:
 
     def come(self, index: int) -> None:
         """A block is about to compute."""
+        for other in [one for one in self._here if one != index]:
+            self._leave(other)  # fetched for nothing, if the blocks came in another order
         self._fetch(index)
         self.lane.wait()
 
@@ -118,8 +120,6 @@ class Parade:
 
     def _fetch(self, index: int) -> None:
         if index not in self._here:
-            for other in [one for one in self._here if one != index]:
-                self._leave(other)  # fetched for nothing: the blocks came in another order
             self._here[index] = self.lane.fetch(self.own[index], self.device)
             self._moved()
 

@@ -115,7 +115,7 @@ class TrainConfig:
         weights: factors of the objective's loss terms, by name.
         minutes: end after so long, wherever the run is, rates falling by the clock where that is ahead of the
             steps; 0 is no limit. The time of earlier processes counts. Such a run cannot be repeated exactly.
-        compile: whether torch compiles the blocks; pays on a GPU.
+        compile: whether torch compiles the blocks, about a minute's work on a CPU.
     """
 
     objective: str

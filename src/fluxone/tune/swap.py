@@ -9,7 +9,7 @@ On an accelerator the next block comes while one computes. What is learnt, and b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 
@@ -20,79 +20,37 @@ from torch.utils.checkpoint import checkpoint
 from fluxone.offload import STREAMED, Offload
 from fluxone.offload.disk import Spill
 from fluxone.offload.moving import bring
-from fluxone.offload.stream import Beside, Lane, Straight, pin
+from fluxone.offload.stream import Beside, Parade, Straight, pin
 from fluxone.pipeline import Pipeline
 
 PART, MODULATORS = "transformer", "modulators"
 
 
-class Swap:
-    """The chosen blocks on their way there and back.
-
-    Args:
-        own: of each chosen block, the modules that come with it.
-        ahead: whether the next block is fetched while one computes.
-        left: called with a block's number when it has gone.
-    """
-
-    def __init__(
-        self,
-        own: Sequence[Sequence[nn.Module]],
-        device: torch.device,
-        lane: Lane,
-        *,
-        ahead: bool,
-        left: Callable[[int], None] = lambda index: None,
-    ) -> None:
-        self.own, self.device, self.lane, self.ahead, self._left = own, device, lane, ahead, left
-        self._here: dict[int, Callable[[], None]] = {}
+class Swap(Parade):
+    """The chosen blocks on their way there and back."""
 
     @contextmanager
     def there(self, index: int) -> Iterator[None]:
         """A context in which a block computes on the way there."""
-        self._come(index)
+        self.come(index)
         try:
             yield
         finally:
-            self.lane.mark()
-            last = index == len(self.own) - 1
-            if not (last and torch.is_grad_enabled()):  # else the way back begins with it
-                self._leave(index)
-                self._expect((index + 1) % len(self.own))
+            if index == len(self.own) - 1 and torch.is_grad_enabled():
+                self.lane.mark()  # it stays: the way back begins with it
+            else:
+                self.go(index)
 
     @contextmanager
     def back(self, index: int) -> Iterator[None]:
         """A context in which a block computes again; it stays until another comes, for its weights lead the way."""
-        self._come(index)
+        self.come(index)
         try:
             yield
         finally:
             self.lane.mark()
-            if index:
-                self._expect(index - 1)
-
-    def end(self) -> None:
-        """All of them go home."""
-        for index in list(self._here):
-            self._leave(index)
-
-    def _come(self, index: int) -> None:
-        for other in [one for one in self._here if one != index]:
-            self._leave(other)
-        self._fetch(index)
-        self.lane.wait()
-
-    def _expect(self, index: int) -> None:
-        if self.ahead:
-            self._fetch(index)
-
-    def _fetch(self, index: int) -> None:
-        if index not in self._here:
-            self._here[index] = self.lane.fetch(self.own[index], self.device)
-
-    def _leave(self, index: int) -> None:
-        self._here.pop(index)()
-        self._left(index)
+            if index and self.ahead:
+                self._fetch(index - 1)
 
 
 def chosen(blocks: int, count: int) -> list[int]:

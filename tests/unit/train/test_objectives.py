@@ -242,11 +242,21 @@ def test_adapters_are_a_file_that_does_the_same(
         ids = tokens.image_ids(2, 2), tokens.text_ids(txt.shape[1])
         found = pipeline.transformer(heard, ids[0], txt, ids[1], sigma, pooled, told)
     torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)  # the file is bfloat16
+    further = objectives.make(replace(made, model=replace(made.model, start=(*made.model.start, made.out))))
+    average, _ = checkpoint.load(Path(made.out)) or ({}, {})
+    for name, learnt in further.modules()["lora"].named_parameters():
+        torch.testing.assert_close(learnt, average["average"][f"lora.{name}"], msg=f"{name} does not go on")
 
 
 @pytest.mark.parametrize(("task", "drop", "weights"), [("text", 0.8, {}), ("plain", 0.0, {"words": 1.0, "flow": 0.0})])
 def test_an_eye_learns_to_say_pictures_and_is_a_redux_folder(
-    autoencoder: Path, trained: Path, tmp_path: Path, task: str, drop: float, weights: dict[str, float]
+    autoencoder: Path,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    drop: float,
+    weights: dict[str, float],
 ) -> None:
     made = flow(autoencoder, "image", 3)
     model = replace(made.model, start=(str(trained),), frozen=("t5", "clip"))
@@ -258,6 +268,10 @@ def test_an_eye_learns_to_say_pictures_and_is_a_redux_folder(
     objective = trainer.objective
     assert isinstance(objective, ImageObjective)
     assert {name.split(".")[0] for name in trainer.params} == {"eye", "embedder"}
+    with monkeypatch.context() as patch:
+        patch.setattr("fluxone.train.objectives.image.KEPT", 1)  # forgotten pictures are decoded again
+        known, more = objective._validation(2).x, objective._validation(4).x
+        torch.testing.assert_close(objective.looked_at(known), objective.looked_at(more)[:2])
     loaded = load_redux(write(made, tmp_path / "redux"), objective.flux.shape, torch.float32)
     rows = objective._validation(2)
     expected, _ = objective.said(rows)

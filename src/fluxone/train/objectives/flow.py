@@ -86,12 +86,11 @@ class FlowObjective:
         self.adapters: LowRankAdapters | None = None
         self.answer = Answer(config.model.hidden, len(self.answers.names), len(self.answers.colours))
         self.weights = WEIGHTS | config.weights
+        if config.model.rank:
+            self.adapters = LowRankAdapters(self.flux, config.model.rank, whole=config.model.whole)
         load_average(self._all(), config.model.start)
         for name in config.model.frozen:
             self._all()[name].requires_grad_(False)
-        if config.model.rank:
-            self.adapters = LowRankAdapters(self.flux, config.model.rank, whole=config.model.whole)
-            load_average({ADAPTERS: self.adapters}, config.model.start)
         for part in self._all().values():
             part.to(self.device)
         self.autoencoder = autoencoder(config.model).to(self.device)

@@ -97,13 +97,13 @@ class ImageObjective(FlowObjective):
     @torch.no_grad()
     def looked_at(self, x: Tensor) -> Tensor:
         """Packed latents as the eye takes their pictures: decoded, shrunk to its size, -1 to 1; kept."""
+        if len(self._decoded) > KEPT:
+            self._decoded.clear()
         keys = [hash(row.numpy().tobytes()) for row in x.cpu()]
         new = [row for row, key in enumerate(keys) if key not in self._decoded]
         for rows in torch.split(torch.tensor(new, dtype=torch.long), AT_ONCE) if new else ():
             pictures = self.autoencoder.decode(tokens.unpack(x[rows.to(x.device)], self.side, self.side))
             small = F.interpolate(pictures.float().clamp(-1, 1), size=(EYE.size, EYE.size), mode="area")
-            if len(self._decoded) > KEPT:
-                self._decoded.clear()
             self._decoded |= {keys[row]: picture.half() for row, picture in zip(rows.tolist(), small, strict=True)}
         return torch.stack([self._decoded[key] for key in keys]).float()
 
