@@ -22,6 +22,7 @@ from fluxone.errors import BadRequest
 from fluxone.nn.attention import ATTENTION, Attend
 from fluxone.nn.rope import Rotation
 from fluxone.nn.transformer import Flux, Modulation, trunk
+from fluxone.parallel.travel import exchanged, gathered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +47,12 @@ def ulysses(attend: Attend, share: Share, q: Tensor, k: Tensor, v: Tensor) -> Te
     heads = parts(both.shape[2], len(share.sizes))
     own = both.split(heads, dim=2)[rank][:, :, :, :text]
     sent = both[:, :, :, text:].split(heads, dim=2)
-    picture = torch.cat(_exchanged(sent, _shapes(own, share.sizes), share), dim=3)
+    picture = torch.cat(exchanged(sent, _shapes(own, share.sizes), share.group), dim=3)
     out = attend(*torch.cat((own, picture), dim=3).unbind(0))
     batch, size = out.shape[0], out.shape[3]
-    words = _gathered(out[:, :, :text], [(batch, count, text, size) for count in heads], share.group)
+    words = gathered(out[:, :, :text], [(batch, count, text, size) for count in heads], share.group)
     shapes = [(batch, count, share.sizes[rank], size) for count in heads]
-    back = _exchanged(out[:, :, text:].split(share.sizes, dim=2), shapes, share)
+    back = exchanged(out[:, :, text:].split(share.sizes, dim=2), shapes, share.group)
     return torch.cat((torch.cat(words, dim=1), torch.cat(back, dim=1)), dim=2)
 
 
@@ -59,32 +60,13 @@ def gather(attend: Attend, share: Share, q: Tensor, k: Tensor, v: Tensor) -> Ten
     """Attention by queries: the keys and values of all."""
     both = torch.stack((k, v))
     words, own = both[:, :, :, : share.text], both[:, :, :, share.text :]
-    whole = torch.cat((words, *_gathered(own, _shapes(own, share.sizes), share.group)), dim=3)
+    whole = torch.cat((words, *gathered(own, _shapes(own, share.sizes), share.group)), dim=3)
     return attend(q, *whole.unbind(0))
 
 
 def _shapes(like: Tensor, sizes: Sequence[int]) -> list[tuple[int, ...]]:
     """The shapes of parts whose fourth axis is of these sizes."""
     return [(*like.shape[:3], size, *like.shape[4:]) for size in sizes]
-
-
-def _exchanged(parts: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], share: Share) -> list[Tensor]:
-    """Send part i to process i; what comes from each, of these shapes."""
-    sent = torch.cat([part.flatten() for part in parts])
-    sizes = [torch.Size(shape).numel() for shape in shapes]
-    come = sent.new_empty(sum(sizes))
-    dist.all_to_all_single(come, sent, sizes, [part.numel() for part in parts], group=share.group)
-    return [flat.view(shape) for flat, shape in zip(come.split(sizes), shapes, strict=True)]
-
-
-def _gathered(own: Tensor, shapes: Sequence[tuple[int, ...]], group: dist.ProcessGroup) -> list[Tensor]:
-    """Everybody's tensor; they may differ in size, and travel as long as the longest."""
-    sizes = [torch.Size(shape).numel() for shape in shapes]
-    padded = own.new_zeros(max(sizes))
-    padded[: own.numel()] = own.flatten()
-    come = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(come, padded, group=group)
-    return [flat[:size].view(shape) for flat, size, shape in zip(come, sizes, shapes, strict=True)]
 
 
 KINDS: dict[str, Callable[[Attend, Share, Tensor, Tensor, Tensor], Tensor]] = {"ulysses": ulysses, "gather": gather}
@@ -120,7 +102,7 @@ class Shared:
         finally:
             model.attend = before
         shapes = [(own.shape[0], size, own.shape[2]) for size in sizes]
-        return torch.cat(_gathered(own, shapes, self.group), dim=1)
+        return torch.cat(gathered(own, shapes, self.group), dim=1)
 
 
 def share_tokens(network: Flux, way: str, group: dist.ProcessGroup) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from fluxone.errors import BadRequest
 from fluxone.nn.layers import DoubleBlock, SelfAttention, SingleBlock
 from fluxone.nn.transformer import Flux
+from fluxone.parallel.travel import added
 
 ROWS, COLUMNS = 0, 1
 # Layer -> which side of its weight is cut, and the groups on that side, in widths (C) and inner widths (M) of the MLP.
@@ -39,8 +40,7 @@ class Summed(nn.Linear):
     group: dist.ProcessGroup
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = F.linear(x, self.weight)
-        dist.all_reduce(out, group=self.group)
+        out = added(F.linear(x, self.weight), self.group)
         bias = self._parameters["bias"]
         return out if bias is None else out + bias
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from itertools import product
 
 import torch
 import torch.distributed as dist
@@ -15,6 +16,7 @@ from fluxone.nn.tokens import image_ids, text_ids
 from fluxone.nn.transformer import Flux
 from fluxone.parallel import WAYS, join, spread
 from fluxone.shapes import FluxShape
+from fluxone.tune.recompute import recomputed
 
 SHAPE = FluxShape(
     in_channels=16, out_channels=16, hidden=64, heads=4, axes=(4, 6, 6), double_blocks=2, single_blocks=2,
@@ -35,6 +37,29 @@ def velocity(model: Flux, rows: int, columns: int, text: int, vec: Tensor) -> Te
     img, txt = (torch.randn(2, n, d, generator=make) for n, d in ((rows * columns, 16), (text, 24)))
     pe = rotation(torch.cat((text_ids(text), image_ids(rows, columns))), SHAPE.axes, SHAPE.theta)
     return model.predict(img, txt, pe, model.modulation(vec))
+
+
+def gradients(way: str | None, group: dist.ProcessGroup, tokens: tuple[int, int], twice: bool) -> list[Tensor]:
+    """Of a loss over every token, by whatever goes in and by every weight."""
+    model = network()
+    model.requires_grad_(way != "tensor")
+    if twice:
+        recomputed(model)
+    make = torch.Generator().manual_seed(1)
+    count = tokens[0] * tokens[1]
+    given = [torch.randn(2, n, d, generator=make).requires_grad_() for n, d in ((count, 16), (4, 24))]
+    vec = torch.randn(2, SHAPE.hidden, generator=make).requires_grad_()
+    pe = rotation(torch.cat((text_ids(4), image_ids(*tokens))), SHAPE.axes, SHAPE.theta)
+    if way is not None:
+        spread(model, way, group)
+    aim = torch.randn(2, count, 16, generator=make)
+    share = dist.get_world_size(group) if way is not None else 1
+    ((model.predict(*given, pe, model.modulation(vec)) - aim).square().mean() / share).backward()
+    found = [x.grad for x in (*given, vec, *(model.parameters() if way != "tensor" else ())) if x.grad is not None]
+    if way is not None:
+        for grad in found:
+            dist.all_reduce(grad, group=group)
+    return found
 
 
 def refused(work: Callable[[], object]) -> bool:
@@ -60,6 +85,13 @@ def main() -> None:
             spread(model, way, group)
             found = velocity(model, rows, columns, text, vec)
             torch.testing.assert_close(found, alone, rtol=1e-5, atol=1e-5, msg=lambda text, way=way: f"{way}: {text}")
+    for tokens in ((4, 4), (3, 5)):
+        truth = gradients(None, group, tokens, False)
+        for way, twice in product(WAYS, (False, True)):
+            each = gradients(way, group, tokens, twice)
+            assert len(each) == (3 if way == "tensor" else len(truth)) > 2
+            for mine, right in zip(each, truth, strict=way != "tensor"):
+                assert (mine - right).norm() < 1e-5 * right.norm() > 0, f"{way}, {tokens}, computed twice: {twice}"
     model = network()
     spread(model, "tensor", group)
     weights = sum(parameter.numel() for parameter in model.double_blocks.parameters())

@@ -1,0 +1,108 @@
+"""What processes send each other, with its way back for gradients.
+
+    exchanged   part i to process i                    back: its gradient from process i
+    gathered    everybody's tensor to everybody        back: the sum of everybody's gradients of one's own
+    added       the sum over everybody                 back: the sum of everybody's gradients
+
+Together the processes descend the sum of what each of them calls its loss: whoever computes the same as c others calls a
+c-th of it his own. The gradient of a parameter is then the sum over all processes, whatever each of them computed.
+
+Without gradients nothing is remembered, and these are the plain collectives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+Shape = tuple[int, ...]
+Sizes = list[int]
+
+
+def exchanged(parts: Sequence[Tensor], shapes: Sequence[Shape], group: dist.ProcessGroup) -> list[Tensor]:
+    """Send part i to process i; what comes from each, of these shapes."""
+    sent = torch.cat([part.flatten() for part in parts])
+    given, taken = [part.numel() for part in parts], _sizes(shapes)
+    come = _Exchange.apply(sent, given, taken, group) if _learns(sent) else _exchange(sent, given, taken, group)
+    return [flat.view(shape) for flat, shape in zip(come.split(taken), shapes, strict=True)]
+
+
+def gathered(own: Tensor, shapes: Sequence[Shape], group: dist.ProcessGroup) -> list[Tensor]:
+    """Everybody's tensor; they may differ in size, and travel as long as the longest."""
+    sizes = _sizes(shapes)
+    padded = F.pad(own.flatten(), (0, max(sizes) - own.numel()))
+    come = _Gather.apply(padded, group) if _learns(own) else _gather(padded, group)
+    rows = come.view(len(sizes), -1).unbind(0)
+    return [row[:size].view(shape) for row, size, shape in zip(rows, sizes, shapes, strict=True)]
+
+
+def added(own: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """The sum of everybody's tensor; `own` may be overwritten."""
+    summed: Tensor = _Add.apply(own, group) if _learns(own) else _add(own, group)
+    return summed
+
+
+def _learns(x: Tensor) -> bool:
+    return torch.is_grad_enabled() and x.requires_grad
+
+
+def _sizes(shapes: Sequence[Shape]) -> Sizes:
+    return [torch.Size(shape).numel() for shape in shapes]
+
+
+def _exchange(sent: Tensor, given: Sizes, taken: Sizes, group: dist.ProcessGroup) -> Tensor:
+    come = sent.new_empty(sum(taken))
+    dist.all_to_all_single(come, sent, taken, given, group=group)
+    return come
+
+
+def _gather(own: Tensor, group: dist.ProcessGroup) -> Tensor:
+    come = own.new_empty(dist.get_world_size(group) * own.numel())
+    dist.all_gather_into_tensor(come, own, group=group)
+    return come
+
+
+def _add(own: Tensor, group: dist.ProcessGroup) -> Tensor:
+    dist.all_reduce(own, group=group)
+    return own
+
+
+class _Exchange(Function):
+    @staticmethod
+    def forward(ctx: Any, sent: Tensor, given: Sizes, taken: Sizes, group: dist.ProcessGroup) -> Tensor:
+        ctx.way = taken, given, group
+        return _exchange(sent, given, taken, group)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return _exchange(grads[0].contiguous(), *ctx.way), None, None, None
+
+
+class _Gather(Function):
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, group: dist.ProcessGroup) -> Tensor:
+        ctx.group = group
+        return _gather(own, group)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        own = grads[0].new_empty(grads[0].numel() // dist.get_world_size(ctx.group))
+        dist.reduce_scatter_tensor(own, grads[0].contiguous(), group=ctx.group)
+        return own, None
+
+
+class _Add(Function):
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, group: dist.ProcessGroup) -> Tensor:
+        ctx.group = group
+        return _add(own.clone(), group)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return _add(grads[0].clone(memory_format=torch.contiguous_format), ctx.group), None
