@@ -4,8 +4,8 @@
     gathered    everybody's tensor to everybody        back: the sum of everybody's gradients of one's own
     added       the sum over everybody                 back: the sum of everybody's gradients
 
-Together the processes descend the sum of what each of them calls its loss: whoever computes the same as c others calls a
-c-th of it his own. The gradient of a parameter is then the sum over all processes, whatever each of them computed.
+Together the processes descend the sum of what each of them calls its loss: where c of them compute the same loss, each
+calls a c-th of it its own. The gradient of a parameter is then the sum over all processes, whatever each of them computed.
 
 Without gradients nothing is remembered, and these are the plain collectives.
 """
