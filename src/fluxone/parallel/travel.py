@@ -5,7 +5,7 @@
     added       the sum over everybody                 back: the sum of everybody's gradients
 
 Together the processes descend the sum of what each of them calls its loss: where c of them compute the same loss, each
-calls a c-th of it its own. The gradient of a parameter is then the sum over all processes, whatever each of them computed.
+calls a c-th of it its own. The gradient of a parameter is then the sum over all of them, whatever each has computed.
 
 Without gradients nothing is remembered, and these are the plain collectives.
 """
