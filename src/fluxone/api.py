@@ -103,6 +103,7 @@ class FluxPipeline(Opening, Adapting, Guiding, Scripted):
         image: Picture | Sequence[Picture] | None = None,
         strength: float | None = None,
         mask_image: Picture | Sequence[Picture] | None = None,
+        masked_image_latents: Tensor | None = None,
         padding_mask_crop: int | None = None,
         control_image: One | Sequence[One] | None = None,
         controlnet_conditioning_scale: Each | None = None,
@@ -152,7 +153,9 @@ class FluxPipeline(Opening, Adapting, Guiding, Scripted):
             image, strength, mask_image: picture to start from, how much of it to forget, and where it is repainted
                 (white). `padding_mask_crop` draws what is within so many px of the mask alone, as large as a picture,
                 and puts it back. To a model that takes references (Kontext) the image is one, unless it has a mask.
-                Pictures may be latents (B, 16, h, w), scaled as the autoencoder gives them.
+                Pictures may be latents (B, 16, h, w), scaled as the autoencoder gives them. `masked_image_latents`
+                are what a Fill model sees in their place: (B, L, 320), the mask with them, or with `mask_image` the
+                latents alone, (B, L, 64) or (B, 16, h, w).
             control_image: for a model that takes edges or depths, or one for each of its ControlNets.
             ip_adapter_image: one picture, or list, for each IP-Adapter; on the negative side black if not given.
             reference_images, reference_layout: more references, placed by `offset`, `index` or `stitched`;

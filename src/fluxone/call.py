@@ -18,8 +18,10 @@ from fluxone import arguments
 from fluxone import pixels as px
 from fluxone.arguments import Prompts
 from fluxone.conditions import extra_of, keep_of
-from fluxone.conditions.condition import Extra, Pictures, Studio
+from fluxone.conditions.condition import Extra, Pictures
+from fluxone.conditions.control import pass_over
 from fluxone.conditions.crop import box_of, cut_out, laid_over
+from fluxone.conditions.fill import left_of
 from fluxone.conditions.reference import joined, size_for
 from fluxone.errors import BadRequest
 from fluxone.geometry import Resolution
@@ -77,6 +79,7 @@ class Call:
     image: Pictured
     strength: float | None
     mask_image: Pictured
+    masked_image_latents: Tensor | None
     padding_mask_crop: int | None
     control_image: Pictured | Sequence[Sequence[px.Picture]]
     controlnet_conditioning_scale: Each | None
@@ -117,7 +120,11 @@ class Call:
         if not isinstance(self.wildcards, str | os.PathLike | None):
             raise BadRequest(f"wildcards is {self.wildcards!r:.80}", hint='give a folder, or "" for choices alone')
         embeds = {name: getattr(self, name) for name in EMBEDS}
-        arguments.tensors({"latents": self.latents, **embeds})
+        left = self.masked_image_latents
+        arguments.tensors({"latents": self.latents, "masked_image_latents": left, **embeds})
+        if left is not None and self.image is not None:
+            hint = "give one of them: the latents are what the mask leaves of the image"
+            raise BadRequest("image and masked_image_latents are both given", hint=hint)
         arguments.callback(self.callback_on_step_end, self.callback_on_step_end_tensor_inputs, READABLE)
         for name, value in embeds.items():
             other = name.replace("pooled_prompt", "prompt")
@@ -191,7 +198,7 @@ class Call:
         if edited is not None:
             pictures = replace(pictures, edited=pipeline.latent(edited, grid).cpu())
         if posterior and pictures.mask is not None and Kind.CONTROL in pipeline.variant.takes:
-            _pass_over(pictures, studio)
+            pass_over(pictures, studio)
         extra = extra_of(pipeline.variant, pictures, studio, early=True)
         blended = pictures.mask is not None and Kind.FILL not in pipeline.variant.takes
         picture = None
@@ -261,7 +268,8 @@ class Call:
         that takes references repaints it, else the model's own."""
         own, times = pipeline.variant.size, 1 if self.ultra is None else TIMES
         size, init = Resolution(height=own, width=own), self._init(pipeline)
-        if (given := self._latents(pipeline, init)) is not None:
+        left = self.masked_image_latents
+        if (given := self._latents(pipeline, init if left is None or left.ndim != 4 else left)) is not None:
             factor = pipeline.autoencoder.shape.factor
             size = Resolution(height=given.shape[-2] * factor, width=given.shape[-1] * factor)
         elif init is not None and Kind.REFERENCE in pipeline.variant.takes:
@@ -297,9 +305,13 @@ class Call:
             image_prompt_strength=self.image_prompt_strength,
             image_prompt_mix=self.image_prompt_mix,
         )
+        left = self.masked_image_latents
+        if left is not None and Kind.FILL not in pipeline.variant.takes:
+            hint = "give image and mask_image: what is not masked is put back after each step"
+            raise BadRequest(f"{pipeline.variant.name} looks at no masked_image_latents", hint=hint)
         given: dict[str, object] = {
-            "init": self._init(pipeline),
-            "mask": self.mask_image,
+            "init": self._init(pipeline) if left is None else left,
+            "mask": self.mask_image if left is None else left,
             "control": self._control(pipeline),
             "references": self._references(pipeline) or None,
             "image_prompts": self.image_prompts,
@@ -353,9 +365,11 @@ class Call:
             first = picture[0] if isinstance(picture, list | tuple) and picture else picture
             target = size_for(px.size_of(first), size, token, auto_resize=self.resized)
             references.append(px.from_images(picture, target))
+        left, shape = self.masked_image_latents, pipeline.autoencoder.shape
         return Pictures(
             init=None if init is None else self._seen(pipeline, "image", init, canvas),
             mask=mask,
+            left=None if left is None else left_of(left, mask, pipeline.grid(request), shape.latent, shape.factor),
             control=control,
             references=joined(references, request.layout, size, token, self.resized),
             layout=request.layout,
@@ -381,10 +395,3 @@ class Call:
             own = Request(sigmas=arguments.levels(self.sigmas)).sigmas or ()
             levels = given(own, rows * columns, Shift.of(pipeline.variant), request.schedule or "")
         return levels if self._init(pipeline) is None else remaining(levels, request.strength or 0.0)
-
-
-def _pass_over(pictures: Pictures, studio: Studio) -> None:
-    """Draw first, for nothing, a sample of what the mask leaves, as diffusers' FluxControlInpaintPipeline does."""
-    assert pictures.init is not None and pictures.mask is not None, "check the pictures first"
-    if not studio.encoded(pictures.init):
-        studio.sample(pictures.init * (1 - pictures.mask))

@@ -101,3 +101,56 @@ def test_latents_are_no_picture_to_mask(fill: Get) -> None:
     pipe = FluxPipeline.from_pretrained(str(fill("dev")[1]))
     with pytest.raises(BadRequest, match="image is given as latents, and this model masks pixels"):
         pipe(**arguments("dev", 4, 3, {"image": torch.zeros(1, 16, 8, 6), "mask_image": spot(48, 64)}))
+
+
+def encoded(pipe: FluxFillPipeline, batch: int) -> torch.Tensor:
+    """What the network sees beside the noise of a picture and its mask, made by diffusers."""
+    picture, mask = (
+        processor.preprocess(image, height=64, width=48)
+        for processor, image in ((pipe.image_processor, start(50, 37)), (pipe.mask_processor, spot(44, 44)))
+    )
+    source = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        masks, left = pipe.prepare_mask_latents(
+            mask, picture * (1 - mask), batch, 16, 1, 64, 48, torch.float32, torch.device("cpu"), source
+        )
+    return torch.cat((left, masks), dim=-1)
+
+
+@pytest.mark.parametrize("prompt", ["the fox", ["the fox", "a dog"]])
+def test_given_masked_latents(fill: Get, monkeypatch: pytest.MonkeyPatch, prompt: Any) -> None:
+    """diffusers refuses an image beside them, and stumbles over there being none; what stands for it is never used."""
+    theirs, folder = fill("dev")
+    batch = 1 if isinstance(prompt, str) else len(prompt)
+    left = encoded(theirs, batch)
+    latents = torch.randn(batch, 12, 64, generator=torch.Generator().manual_seed(4))
+    kwargs = arguments("dev", 4, 3, {"prompt": prompt, "masked_image_latents": left})
+    monkeypatch.setattr(theirs.image_processor, "preprocess", lambda *_, **__: torch.zeros(1, 3, 64, 48))
+    expected = theirs(**kwargs, latents=latents, strength=1.0).images
+    ours = FluxPipeline.from_pretrained(str(folder), torch_dtype=torch.float32, device="cpu")
+    assert_close(expected, ours(**kwargs, latents=latents).images)
+    apart = {"mask_image": spot(44, 44), "masked_image_latents": left[..., :64]}
+    assert_close(expected, ours(**(kwargs | apart), latents=latents).images)
+    apart["masked_image_latents"] = theirs._unpack_latents(left[:1, :, :64], 64, 48, 8)
+    several = ours(**(kwargs | apart | {"height": None, "width": None}), latents=latents).images
+    assert_close(expected, several)
+
+
+def test_masked_latents_that_do_not_fit_are_refused(fill: Get, oracle: Callable[[str], Any]) -> None:
+    pipe = FluxPipeline.from_pretrained(str(fill("dev")[1]))
+    plain = FluxPipeline.from_pretrained(str(oracle("dev").folder))
+    whole, latents, mask = torch.zeros(1, 12, 320), torch.zeros(1, 12, 64), spot(48, 64)
+    wrong: list[tuple[FluxPipeline, dict[str, Any], str]] = [
+        (pipe, {"masked_image_latents": whole, "image": start(48, 64), "mask_image": mask}, "are both given"),
+        (pipe, {"masked_image_latents": whole, "mask_image": mask}, "mask_image is given too"),
+        (pipe, {"masked_image_latents": latents}, "without their mask"),
+        (pipe, {"masked_image_latents": whole[:, 1:]}, r"the shape \(1, 11, 320\)"),
+        (pipe, {"masked_image_latents": whole.repeat(2, 1, 1)}, "2 images for 1 pictures"),
+        (pipe, {"masked_image_latents": latents.repeat(3, 1, 1), "mask_image": [mask, mask]}, "2 masks for 3"),
+        (pipe, {"masked_image_latents": "latents"}, "masked_image_latents is str"),
+        (pipe, {"masked_image_latents": whole, "strength": 0.5}, "strength is given without an image"),
+        (plain, {"masked_image_latents": whole}, "looks at no masked_image_latents"),
+    ]
+    for one, more, said in wrong:
+        with pytest.raises(BadRequest, match=said):
+            one(**arguments("dev", 4, 3, more | {"seed": 1}))

@@ -23,6 +23,7 @@ class Pictures:
     Attributes:
         init: the picture to start from, or to repaint.
         mask: 1 where it is repainted.
+        left: in place of both, what the mask leaves of the picture as the network is to see it; see `fill.left_of`.
         control: edges or depths, as a picture.
         references: one batch a reference; their sizes differ.
         layout: row of `LAYOUTS`.
@@ -32,6 +33,7 @@ class Pictures:
 
     init: Pixels | Latent | None = None
     mask: Mask | None = None
+    left: Tokens | None = None
     control: Pixels | Latent | None = None
     references: tuple[Pixels | Latent, ...] = ()
     layout: str = "offset"

@@ -25,6 +25,13 @@ def control(pictures: Pictures, studio: Studio) -> Extra:
     return Extra(channels=pack(studio.encode(pictures.control)))
 
 
+def pass_over(pictures: Pictures, studio: Studio) -> None:
+    """Draw first, for nothing, a sample of what the mask leaves, as diffusers' FluxControlInpaintPipeline does."""
+    assert pictures.init is not None and pictures.mask is not None, "check the pictures first"
+    if not studio.encoded(pictures.init):
+        studio.sample(pictures.init * (1 - pictures.mask))
+
+
 def canny(picture: Image.Image) -> Image.Image:
     """The edges of a picture, white on black.
 
