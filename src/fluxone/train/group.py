@@ -16,19 +16,26 @@ PATIENCE = timedelta(hours=2)  # that the others wait while the first draws pict
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """This process' place among `world` processes."""
+    """This process' place among `world` processes, of which `context` side by side work on the same samples."""
 
     rank: int = 0
     world: int = 1
+    context: int = 1
 
     @property
     def first(self) -> bool:
         """Whether this process writes files and logs."""
         return self.rank == 0
 
+    @property
+    def shares(self) -> int:
+        """How many shares a batch is cut into."""
+        return self.world // self.context
+
     def share(self, batch: int) -> slice:
         """This process' rows of a batch. Shares differ by at most one row."""
-        return slice(batch * self.rank // self.world, batch * (self.rank + 1) // self.world)
+        place = self.rank // self.context
+        return slice(batch * place // self.shares, batch * (place + 1) // self.shares)
 
 
 def join(device: str) -> Group:

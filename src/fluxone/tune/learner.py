@@ -75,9 +75,12 @@ class Learner:
             self.network.attend = ATTENTION["matmul"]  # trains faster than torch's flash kernel there
 
     def backward(self, step: int, places: slice, tally: Tally) -> None:
-        """Add the gradients of these places of a step's batch, each sample's share of the whole batch's mean."""
+        """Add the gradients of these places of a step's batch, each sample's share of the whole batch's mean.
+
+        Of processes that share a sample's tokens each computes the whole loss, and calls a part of it its own.
+        """
         batch = self.material.batch(step, places).to(self.device)
-        share = 1 / self.settings.batch
+        share = 1 / (self.settings.batch * self.settings.context)
         losses = self.losses(batch)
         tally.add(batch.sigma, losses.detach())
         (losses.sum() * share).backward()

@@ -3,11 +3,12 @@
 weights      by parameters and what they are packed in; of blocks that come and go, three at a time
 adapter      4 bytes a number, 4 of its gradient, what the optimizer remembers
 activations  what every block keeps for the way back, and packed weights in numbers, which lead it; with checkpointing
-             one stream a block, and one block whole
+             one stream a block, and one block whole; of a picture that several processes share, a part of the tokens
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from fluxone.tune.swap import chosen
 GIB = 2**30
 # Numbers that a block keeps for the way back, in widths of the network a token: norms, q, k, v, heads, MLP, products.
 DOUBLE_KEPT, SINGLE_KEPT = 34.0, 22.0
+WHOLE_KEPT = 3.0  # of all tokens of a picture that is shared: before the first block, after the last, and normed
 SLACK = 0.6  # GiB: the runtime's own
 
 
@@ -66,7 +68,7 @@ def estimate(
     shape: FluxShape, deltas: Sequence[Delta], settings: Settings, *, tokens: int, text: int, quant: str | None,
     width: int,
 ) -> Memory:  # fmt: skip
-    """What training takes on the device.
+    """What training takes on the device of one process; where weights are in rows, as if it had all of them.
 
     Args:
         tokens, text: of a picture (references too) and its words.
@@ -75,8 +77,9 @@ def estimate(
     scheme = None if quant is None else SCHEMES[quant]
     bits = scheme.bits if scheme is not None and scheme.bits else 8 * width
     learnt, sizes = numbers(deltas), blocks(shape)
-    rows = (settings.micro or settings.batch) * (tokens + text)
-    unit = rows * shape.hidden * width
+    rows, shared = settings.micro or settings.batch, settings.context > 1
+    unit = rows * shape.hidden * width * (math.ceil(tokens / settings.context) + text)
+    ends = rows * shape.hidden * width * tokens * WHOLE_KEPT if shared else 0
     twice = settings.checkpointing or settings.swap > 0
     kept = shape.double_blocks + shape.single_blocks + DOUBLE_KEPT if twice else (
         shape.double_blocks * DOUBLE_KEPT + shape.single_blocks * SINGLE_KEPT
@@ -85,7 +88,7 @@ def estimate(
     return Memory(
         weights=_weights(shape, settings.swap, bits / 8, width) / GIB,
         adapter=learnt * (8 + BYTES[settings.optimizer]) / GIB,
-        activations=(kept * unit + unpacked) / GIB,
+        activations=(kept * unit + ends + unpacked) / GIB,
     )
 
 

@@ -19,7 +19,7 @@ PRESERVE = {
     "other": "with other prompts it stays what it was",
     "pictures": "on pictures that the base drew of other prompts it stays what it was",
 }
-CALM = ("steps", "looks", "look_steps", "shard", "checkpointing", "swap")  # may change when a run goes on
+CALM = ("steps", "looks", "look_steps", "shard", "context", "checkpointing", "swap")  # may change when a run goes on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,7 @@ class Settings:
         hold: share of the pictures kept for measuring.
         looks: how often on the way pictures are drawn and measured, with `look_steps` steps each (0: the model's own).
         shard: whether several processes share the weights too, each keeping some rows (FSDP2); `full` always does.
+        context: how many processes work on the same pictures, each on a part of the tokens.
         ema: share that an average of the weights keeps each step; 0 is no average.
     """
 
@@ -74,6 +75,7 @@ class Settings:
     look_steps: int = 0
     ema: float = 0.0
     shard: bool = False
+    context: int = 1
 
     def __post_init__(self) -> None:
         pick(KINDS, self.kind, "kind of adapter")
@@ -81,7 +83,7 @@ class Settings:
         pick(LAWS, self.law, "law of noise levels")
         pick(FALLS, self.fall, "way for the rate to end")
         pick(PRESERVE, self.preserve, "way to preserve")
-        for name in ("rank", "steps", "batch", "looks"):
+        for name in ("rank", "steps", "batch", "looks", "context"):
             if getattr(self, name) < 1:
                 raise BadRequest(f"{name} is {getattr(self, name)}", hint="use 1 or more")
         for name in ("micro", "size", "warmup", "decay", "preserve_weight", "look_steps", "seed", "swap"):

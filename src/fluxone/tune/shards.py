@@ -224,9 +224,10 @@ def check(group: Group, settings: Settings) -> None:
             f"{settings.optimizer} looks at more than single numbers, and each process has rows only",
             hint=f"use {' or '.join(BY_NUMBER)}",
         )
-    if settings.batch % group.world or (settings.micro and settings.batch // group.world % settings.micro):
+    shares = group.shares
+    if settings.batch % shares or (settings.micro and settings.batch // shares % settings.micro):
         raise BadRequest(
             f"a batch of {settings.batch}, at most {settings.micro or 'all'} at once, is not as much for each of "
-            f"{group.world} processes",
-            hint=f"use a batch that is a multiple of {group.world * (settings.micro or 1)}",
+            f"{shares} shares",
+            hint=f"use a batch that is a multiple of {shares * (settings.micro or 1)}",
         )

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from fluxone.train import checkpoint
 from fluxone.train.ema import Ema
 from fluxone.train.group import Group, average, total
 from fluxone.tune import shards
+from fluxone.tune.context import check, sharing
 from fluxone.tune.events import Events
 from fluxone.tune.learner import BINS, Learner, Tally
 from fluxone.tune.optimizers import Pace, make
@@ -57,17 +58,15 @@ class Trainer:
         self, learner: Learner, settings: Settings, folder: Path, *, data: str, group: Group | None = None
     ) -> None:
         self.learner, self.settings, self.folder, self.data = learner, settings, folder, data
-        self.group = group or Group()
-        if settings.batch < self.group.world:
-            raise BadRequest(
-                f"a batch of {settings.batch} for {self.group.world} processes", hint="use a batch of as many at least"
-            )
+        self.group = replace(group or Group(), context=settings.context)
+        check(self.group, settings)
+        self.sharing = sharing(learner.network, self.group)
         self.shards: shards.Shards | None = None
         self.params: dict[str, nn.Parameter] = dict(learner.beside.named_parameters())
         if self.group.world > 1 and (settings.shard or settings.kind == "full"):
             self.shards = shards.Shards(learner.network, learner.beside, self.group, settings)
             self.params = self.shards.rows
-            with torch.no_grad():  # the first pass tells FSDP that the network is the root
+            with torch.no_grad(), self.sharing():  # the first pass tells FSDP that the network is the root
                 learner.losses(learner.material.batch(0, self.group.share(settings.batch)).to(learner.device))
         pace = Pace(rate=settings.rate, betas=settings.betas, decay=settings.decay)
         self.optimizer = make(settings.optimizer, self.params, pace)
@@ -153,8 +152,9 @@ class Trainer:
         """
         begun, settings, tally = time.perf_counter(), self.settings, Tally()
         mine = self.group.share(settings.batch)
-        for part in parts(mine, settings.micro or settings.batch):
-            self.learner.backward(self.step, part, tally)
+        with self.sharing():
+            for part in parts(mine, settings.micro or settings.batch):
+                self.learner.backward(self.step, part, tally)
         norm = self._gathered()
         loss = self._mean(tally)
         if not (math.isfinite(norm) and math.isfinite(loss)):

@@ -24,6 +24,7 @@ from fluxone.tune.alone import alone
 from fluxone.tune.beside import Beside
 from fluxone.tune.cache import Cache
 from fluxone.tune.choice import LIMITS, STRENGTHS, Choice, choose, leading, stalled
+from fluxone.tune.context import check
 from fluxone.tune.folder import open_picture
 from fluxone.tune.learner import Learner
 from fluxone.tune.lint import Finding
@@ -77,7 +78,8 @@ def carry_out(plan: Plan, told: Told | None = None, group: Group | None = None) 
     """
     told = told or Told()
     wish, out = plan.wish, plan.wish.out
-    group = group or Group()
+    group = replace(group or Group(), context=plan.settings.context)
+    check(group, plan.settings)
     with alone(out) if group.first else nullcontext():
         if wish.fresh and group.first:
             _clear(out)
