@@ -12,7 +12,7 @@ Without gradients nothing is remembered, and these are the plain collectives.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ def exchanged(parts: Sequence[Tensor], shapes: Sequence[Shape], group: dist.Proc
     """Send part i to process i; what comes from each, of these shapes."""
     sent = torch.cat([part.flatten() for part in parts])
     given, taken = [part.numel() for part in parts], _sizes(shapes)
-    come = _Exchange.apply(sent, given, taken, group) if _learns(sent) else _exchange(sent, given, taken, group)
+    come = _reach(_Exchange, _exchange, sent, given, taken, group)
     return [flat.view(shape) for flat, shape in zip(come.split(taken), shapes, strict=True)]
 
 
@@ -37,19 +37,22 @@ def gathered(own: Tensor, shapes: Sequence[Shape], group: dist.ProcessGroup) -> 
     """Everybody's tensor; they may differ in size, and travel as long as the longest."""
     sizes = _sizes(shapes)
     padded = F.pad(own.flatten(), (0, max(sizes) - own.numel()))
-    come = _Gather.apply(padded, group) if _learns(own) else _gather(padded, group)
+    come = _reach(_Gather, _gather, padded, group)
     rows = come.view(len(sizes), -1).unbind(0)
     return [row[:size].view(shape) for row, size, shape in zip(rows, sizes, shapes, strict=True)]
 
 
 def added(own: Tensor, group: dist.ProcessGroup) -> Tensor:
     """The sum of everybody's tensor; `own` may be overwritten."""
-    summed: Tensor = _Add.apply(own, group) if _learns(own) else _add(own, group)
-    return summed
+    return _reach(_Add, _add, own, group)
 
 
-def _learns(x: Tensor) -> bool:
-    return torch.is_grad_enabled() and x.requires_grad
+def _reach(learning: type[Function], plain: Callable[..., Tensor], x: Tensor, *rest: object) -> Tensor:
+    """With a way back where one is needed."""
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return plain(x, *rest)
+    found: Tensor = learning.apply(x, *rest)
+    return found
 
 
 def _sizes(shapes: Sequence[Shape]) -> Sizes:

@@ -47,15 +47,15 @@ def gradients(way: str | None, group: dist.ProcessGroup, tokens: tuple[int, int]
         recomputed(model)
     make = torch.Generator().manual_seed(1)
     count = tokens[0] * tokens[1]
-    given = [torch.randn(2, n, d, generator=make).requires_grad_() for n, d in ((count, 16), (4, 24))]
+    img, txt = (torch.randn(2, n, d, generator=make).requires_grad_() for n, d in ((count, 16), (4, 24)))
     vec = torch.randn(2, SHAPE.hidden, generator=make).requires_grad_()
     pe = rotation(torch.cat((text_ids(4), image_ids(*tokens))), SHAPE.axes, SHAPE.theta)
     if way is not None:
         spread(model, way, group)
     aim = torch.randn(2, count, 16, generator=make)
     share = dist.get_world_size(group) if way is not None else 1
-    ((model.predict(*given, pe, model.modulation(vec)) - aim).square().mean() / share).backward()
-    found = [x.grad for x in (*given, vec, *(model.parameters() if way != "tensor" else ())) if x.grad is not None]
+    ((model.predict(img, txt, pe, model.modulation(vec)) - aim).square().mean() / share).backward()
+    found = [x.grad for x in (img, txt, vec, *(model.parameters() if way != "tensor" else ())) if x.grad is not None]
     if way is not None:
         for grad in found:
             dist.all_reduce(grad, group=group)

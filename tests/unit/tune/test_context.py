@@ -98,7 +98,8 @@ def one_of_four(rank: int, place: Path, out: Path) -> None:
 def test_shared_tokens_learn_what_whole_pictures_teach(tmp_path: Path) -> None:
     place = folder(tmp_path / "pictures")
     set_forkserver_preload([Trainer.__module__])  # once for all four
-    mp.start_processes(one_of_four, (place, tmp_path), WORLD, start_method="forkserver")  # type: ignore[attr-defined]
+    start: Any = mp.start_processes  # type: ignore[attr-defined]
+    start(one_of_four, (place, tmp_path), WORLD, start_method="forkserver")
     told = [torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD)]
     for name, given in RUNS.items():
         losses, grads, tokens = walked(name, place, tmp_path / "alone")
