@@ -41,7 +41,7 @@ from fluxone.weights.additions import inside, on_base, redux_of
 from fluxone.weights.keymap import T5, TRANSFORMER
 from fluxone.weights.load import Bundle, load_bundle
 from fluxone.weights.parts import Part
-from fluxone.weights.redux import Redux
+from fluxone.weights.redux import NOTHING, Given, Redux
 
 
 def assemble(
@@ -50,6 +50,7 @@ def assemble(
     *,
     variant: str | None = None,
     held: Mapping[str, Part] | None = None,
+    prior: Given = NOTHING,
 ) -> Pipeline:
     """Load a model and make it ready to draw. Its parts come to the device when they are first needed.
 
@@ -57,6 +58,7 @@ def assemble(
         source: a row of the table, its name, a hub id, a folder or a file.
         variant: name of the row whose defaults apply, where the files cannot tell.
         held: parts that are in memory already, in place of the source's own (`weights.held.part_of`).
+        prior: the same of Redux.
 
     Raises:
         UserError: the model cannot be found, fetched, read or completed; each its own kind.
@@ -84,7 +86,7 @@ def assemble(
             quantize(network, quant, getattr(torch, str(recipe.dtype)))
     if isinstance(source, Variant):
         bundle = replace(bundle, variant=_with_files(source, bundle.variant))
-    bundle = _with_redux(bundle, recipe)
+    bundle = _with_redux(bundle, recipe, prior)
     recipe = replace(recipe, attention=_attention(recipe, bundle))
     bundle.transformer.attend = ATTENTION[recipe.attention]
     if recipe.parallel is not None:
@@ -128,15 +130,15 @@ def _with_files(row: Variant, found: Variant) -> Variant:
     return replace(row, shape=found.shape, takes=takes)
 
 
-def _with_redux(bundle: Bundle, recipe: Recipe) -> Bundle:
+def _with_redux(bundle: Bundle, recipe: Recipe, prior: Given) -> Bundle:
     """The model with the Redux that the recipe asks for, or with a way to the one that lies with it, loaded when it is
     first used; without, it takes no image prompts, whatever its row says."""
-    load = redux_of(recipe, bundle.variant, bundle.place)
+    load = redux_of(recipe, bundle.variant, bundle.place, prior)
     takes = tuple(kind for kind in bundle.variant.takes if kind is not Kind.PROMPT)
     if load is None:
         return replace(bundle, variant=replace(bundle.variant, takes=takes))
     bundle = replace(bundle, variant=replace(bundle.variant, takes=(*takes, Kind.PROMPT)))
-    if recipe.redux is None:
+    if recipe.redux is None and prior.embedder is None:
         return replace(bundle, redux_near=load)
     redux = load()
     return replace(bundle, redux=redux, hashes={**bundle.hashes, **redux.hashes})

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from fluxone.errors import BadRequest, BadWeights, MissingParts
@@ -18,6 +19,7 @@ from fluxone.pipeline import Pipeline
 from fluxone.recipe import Recipe
 from fluxone.shapes import AutoEncoderShape
 from fluxone.steering.embeddings import read_embeddings
+from fluxone.steering.encoders import Given
 from fluxone.weights.beside import hash_of, load_tiny
 
 Source = str | Path
@@ -66,13 +68,17 @@ class Guiding:
         for name in self.get_list_controlnets() if adapter_name is None else [adapter_name]:
             self.pipeline.steering.drop("controlnet", name)
 
-    def load_ip_adapter(
+    def load_ip_adapter(  # noqa: PLR0913
         self,
         source: Source | Sequence[Source],
         weight_name: str | Sequence[str] | None = None,
         subfolder: str = "",
         image_encoder_pretrained_model_name_or_path: Source | None = None,
+        image_encoder_subfolder: str = "",
+        image_encoder_dtype: torch.dtype | None = None,
         *,
+        image_encoder: nn.Module | None = None,
+        feature_extractor: object = None,
         adapter_name: str | None = None,
         token: str | None = None,
     ) -> None:
@@ -81,13 +87,16 @@ class Guiding:
         Args:
             source: a file, a folder, or a hub id; or a list of them.
             weight_name: the file in the folder or repository; or one for each.
-            image_encoder_pretrained_model_name_or_path: CLIP's picture encoder; None looks for `image_encoder/` or
-                `clip_vision/` near the file.
+            image_encoder_pretrained_model_name_or_path: CLIP's picture encoder; None is the one that the model was
+                loaded with, or looks for `image_encoder/` or `clip_vision/` near the file.
+            image_encoder_dtype: None is the model's.
+            image_encoder, feature_extractor: the encoder itself, of transformers', and what brings pictures to it.
             adapter_name: of a single one; None is the file's name.
 
         Raises:
             BadFile, HubError: it is not there.
             BadWeights: it is something else, or made for another network.
+            BadRequest: the feature extractor does not fit the encoder, or an encoder is given twice.
         """
         sources = [source] if isinstance(source, str | Path) else list(source)
         files = [weight_name] if weight_name is None or isinstance(weight_name, str) else list(weight_name)
@@ -95,11 +104,19 @@ class Guiding:
         files = files * len(sources) if len(files) == 1 else files
         if len(files) != len(sources):
             raise BadRequest(f"{len(files)} files of {len(sources)} IP-Adapters", hint="give as many")
-        encoder = image_encoder_pretrained_model_name_or_path
-        encoder = None if encoder is None else place_of(encoder, token)
+        path, network = image_encoder_pretrained_model_name_or_path, image_encoder
+        if path is not None and network is not None:
+            raise BadRequest("two image encoders are given", hint="give its path, or image_encoder alone")
+        given: object = network
+        if given is not None and not isinstance(given, nn.Module):
+            hint = "give transformers' network, or its place as image_encoder_pretrained_model_name_or_path"
+            raise BadRequest(f"image_encoder is a {type(given).__name__}", hint=hint)
+        where = None if path is None else f"{path}/{image_encoder_subfolder}" if image_encoder_subfolder else str(path)
+        own = network if where is None else place_of(where, token)
+        seeing = Given(network=own, extractor=feature_extractor, dtype=image_encoder_dtype)
         for one, file in zip(sources, files, strict=True):
             place = place_of("/".join(str(word) for word in (one, subfolder, file) if word), token)
-            self.pipeline.steering.load_adapter(place, adapter_name or name_of(place), encoder=encoder)
+            self.pipeline.steering.load_adapter(place, adapter_name or name_of(place), given=seeing)
 
     def set_ip_adapter_scale(self, scale: Scale) -> None:
         """Set how strongly IP-Adapters work: a number for all; of a single one a number a block; else a list with
@@ -211,11 +228,11 @@ def furnish(pipeline: Pipeline, recipe: Recipe) -> None:
         source, scale = read_scale(text)
         place = place_of(source, recipe.token)
         steering.load_controlnet(place, _free(name_of(place), steering.controlnets), scale)
-    encoder = None if recipe.image_encoder is None else place_of(recipe.image_encoder, recipe.token)
+    seeing = Given(network=None if recipe.image_encoder is None else place_of(recipe.image_encoder, recipe.token))
     for text in recipe.ip_adapters:
         source, scale = read_scale(text)
         place = place_of(source, recipe.token)
-        steering.load_adapter(place, _free(name_of(place), steering.adapters), scale=scale, encoder=encoder)
+        steering.load_adapter(place, _free(name_of(place), steering.adapters), scale=scale, given=seeing)
     if recipe.decoder is not None:
         place = place_of(recipe.decoder, recipe.token)
         pipeline.decoder = fitting_tiny(place, pipeline.autoencoder.shape)

@@ -16,16 +16,18 @@ from torch import nn
 
 from fluxone.assembly import assemble, compile_blocks
 from fluxone.errors import BadRequest, pick
-from fluxone.guiding import bring
+from fluxone.guiding import bring, place_of
 from fluxone.pipeline import Pipeline
 from fluxone.quant.apply import scheme_of
 from fluxone.recipe import DTYPES, Recipe
+from fluxone.steering import encoders
 from fluxone.variants import VARIANTS
 from fluxone.weights.held import part_of
 from fluxone.weights.keymap import AUTOENCODER, CLIP, T5, TRANSFORMER
 from fluxone.weights.load import Bundle
 from fluxone.weights.locate import TOKENIZERS
 from fluxone.weights.parts import Part, open_part
+from fluxone.weights.redux import Given
 from fluxone.weights.save import save_folder
 
 Network = str | os.PathLike[str] | nn.Module | None
@@ -63,6 +65,9 @@ class Opening:
         decoder: str | None = None,
         redux: str | None = None,
         siglip: str | None = None,
+        image_embedder: Network = None,
+        image_encoder: Network = None,
+        feature_extractor: object = None,
         token: str | None = None,
         compat: str | None = None,
     ) -> Self:
@@ -80,6 +85,8 @@ class Opening:
             redux: what makes words of pictures beside this model, for `image_prompts`: a name, a hub id, a folder or
                 a file. As the source itself it stands on the model that its row names.
             siglip: the folder or file of the SigLIP that it looks with, where it comes without.
+            image_embedder, image_encoder, feature_extractor: diffusers' parts of Redux, files or networks; without
+                Redux the latter two are those of IP-Adapters that are loaded later.
             token: hub access token; None is the one that `hf auth login` stored.
             compat: whose rounding and padding to follow: exact, bfl, diffusers or comfy.
 
@@ -90,6 +97,13 @@ class Opening:
         held = {name: part_of(one, name) for name, one in networks.items() if isinstance(one, nn.Module)}
         if transformer is not None and TRANSFORMER not in held:
             held[TRANSFORMER] = open_part(Path(str(_path(transformer))).expanduser(), TRANSFORMER)
+        if redux is not None and image_embedder is not None:
+            raise BadRequest("redux and image_embedder are both given", hint="they are the same: give one")
+        seeing = image_encoder
+        if seeing is not None and not isinstance(seeing, nn.Module):
+            seeing = place_of(str(_path(seeing)), token)
+        in_hand = image_embedder if isinstance(image_embedder, nn.Module) else None
+        prior = Given(embedder=in_hand, encoder=seeing, extractor=feature_extractor)
         beside = _several(controlnet)
         in_memory = any(isinstance(one, nn.Module) for one in beside)
         recipe = Recipe(
@@ -106,11 +120,13 @@ class Opening:
             text_encoder_2=_path(text_encoder_2, held.get(T5)),
             controlnets=() if in_memory else tuple(str(_path(one)) for one in beside),
             decoder=_path(decoder),
-            redux=_path(redux),
+            redux=_path(redux if image_embedder is None or in_hand is not None else image_embedder),
             siglip=_path(siglip),
             token=token,
         )
-        pipe = cls(assemble(str(_path(source)), recipe, variant=variant, held=held))
+        pipe = cls(assemble(str(_path(source)), recipe, variant=variant, held=held, prior=prior))
+        if pipe.bundle.redux is None:
+            pipe.pipeline.steering.given = encoders.Given(network=seeing, extractor=feature_extractor)
         for one in beside if in_memory else ():
             bring(pipe.pipeline, one if isinstance(one, nn.Module) else str(_path(one)), token=token)
         return pipe

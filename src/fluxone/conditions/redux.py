@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -86,19 +87,24 @@ class Prompting:
             self.redux = self.load()
         with self.using("image"), torch.inference_mode():
             weight = self.redux.embedder.redux_up.weight  # tells where and in what type it computes
-            pixels = torch.cat([taken_in(picture, self.redux.intake) for picture in pictures])
+            bring = self.redux.extract or partial(taken_in, intake=self.redux.intake)
+            pixels = torch.cat([bring(_image(picture)) for picture in pictures])
             seen = self.redux.embedder(self.redux.encoder(pixels.to(weight)))
             return MIXES[mixing.mix](text, seen, mixing)
 
 
 def taken_in(picture: px.Picture, intake: Intake) -> px.Pixels:
     """A picture as its encoder takes it: stretched by PIL, which is how the encoder was trained, and normalised."""
-    if not isinstance(picture, Image.Image):
-        picture = px.to_images(px.unit(px.from_images(picture, px.size_of(picture))))[0]
     size, filter_ = (intake.width, intake.height), Image.Resampling(intake.filter)
-    values = np.asarray(picture.convert("RGB").resize(size, filter_), dtype=np.float32) / 255
+    values = np.asarray(_image(picture).resize(size, filter_), dtype=np.float32) / 255
     mean, spread = (np.asarray(colours, dtype=np.float32) for colours in (intake.mean, intake.spread))
     return torch.from_numpy((values - mean) / spread).permute(2, 0, 1)[None]
+
+
+def _image(picture: px.Picture) -> Image.Image:
+    if not isinstance(picture, Image.Image):
+        picture = px.to_images(px.unit(px.from_images(picture, px.size_of(picture))))[0]
+    return picture.convert("RGB")
 
 
 def beside(text: Text, seen: Seen, mixing: Mixing) -> Text:

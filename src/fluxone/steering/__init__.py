@@ -29,7 +29,7 @@ from fluxone.pixels import Picture, Pixels
 from fluxone.request import Request
 from fluxone.sampling.guidance import Bound, Rounding, tabulate, velocity
 from fluxone.sampling.samplers import Velocity
-from fluxone.steering.encoders import Encoder, find_encoder, missing
+from fluxone.steering.encoders import OPEN, Encoder, Given, find_encoder, missing
 from fluxone.steering.steer import Hint, Look, Steer, mode_of
 from fluxone.steering.walk import Guide, Walk
 from fluxone.weights.beside import hash_of, load_controlnet, load_ip_adapter
@@ -93,12 +93,14 @@ class Steering:
 
     Attributes:
         controlnets, adapters: by name, in the order of their loading.
+        given: what the pictures of IP-Adapters are seen with, where nothing else is said.
     """
 
     def __init__(self, transformer: Flux, dtype: torch.dtype, on_device: Places, using: Using) -> None:
         self.transformer, self.dtype, self.on_device, self.using = transformer, dtype, on_device, using
         self.controlnets: dict[str, Loaded] = {}
         self.adapters: dict[str, Loaded] = {}
+        self.given = Given()
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -123,8 +125,11 @@ class Steering:
         self.controlnets[name] = Loaded(net=net, hash=hash_of(path), scale=scale)
         self.on_device.add(f"controlnet {name}", [net], streamed=True)
 
-    def load_adapter(self, path: Path, name: str, *, scale: Scales = 1.0, encoder: Path | None = None) -> None:
+    def load_adapter(self, path: Path, name: str, *, scale: Scales = 1.0, given: Given = OPEN) -> None:
         """Load an IP-Adapter and the encoder of its pictures, which is looked for near it where none is given.
+
+        Args:
+            given: the encoder and what brings pictures to it; what is open is `self.given`.
 
         Raises:
             BadFile, BadWeights: it cannot be read, or was made for another network.
@@ -133,7 +138,7 @@ class Steering:
         """
         _new(self.adapters, name, "IP-Adapter")
         net = load_ip_adapter(path, self.transformer.shape, self.dtype)
-        looks_with = find_encoder(net.shape, path, encoder, self.dtype)
+        looks_with = find_encoder(net.shape, path, given.over(self.given), self.dtype)
         self.adapters[name] = Loaded(net=net, hash=hash_of(path), encoder=looks_with)
         self.scale_adapter(name, scale)
         modules = [net] if looks_with is None else [net, looks_with.network]

@@ -14,6 +14,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from torch import nn
+
 from fluxone.errors import BadWeights, FluxoneError
 from fluxone.recipe import Recipe
 from fluxone.variants import VARIANTS, Kind, Variant
@@ -21,7 +23,7 @@ from fluxone.weights.keymap import TRANSFORMER
 from fluxone.weights.load import resolve
 from fluxone.weights.locate import INDEX
 from fluxone.weights.parts import FOLDERS
-from fluxone.weights.redux import Redux, around, is_redux, load_redux, near, text_width
+from fluxone.weights.redux import NOTHING, Given, Redux, around, is_redux, load_redux, near, text_width
 from fluxone.weights.safetensors import read_json
 
 
@@ -58,24 +60,31 @@ def inside(source: str) -> Variant | None:
     return row if row is not None and row.lora and row.assets else None
 
 
-def redux_of(recipe: Recipe, variant: Variant, place: Path | None) -> Callable[[], Redux] | None:
+def redux_of(
+    recipe: Recipe, variant: Variant, place: Path | None, given: Given = NOTHING
+) -> Callable[[], Redux] | None:
     """What loads the Redux that the recipe asks for, or else the one that lies with the model; None if there is none.
 
     Args:
         place: the model's folder or file.
+        given: parts of what is asked for that are in memory; those of one that merely lies near are its own.
 
     Raises:
         UserError: what is asked for cannot be found or fetched. Loading it: it cannot be read or completed, or is for
             another model.
     """
-    if recipe.redux is not None:
+    path: Path | nn.Module
+    if given.embedder is not None:
+        path = given.embedder
+    elif recipe.redux is not None:
         _, path = resolve(recipe.redux, token=recipe.token)
     elif place is not None and (found := near(place, variant.shape.text_dim)) is not None:
-        path = found
+        path, given = found, NOTHING
     else:
         return None
-    encoder = None if recipe.siglip is None else Path(recipe.siglip).expanduser()
-    return partial(load_redux, path, variant.shape, recipe.dtype or "float32", encoder=encoder)
+    encoder = given.encoder if recipe.siglip is None else Path(recipe.siglip).expanduser()
+    load = partial(load_redux, path, variant.shape, recipe.dtype or "float32")
+    return partial(load, encoder=encoder, extractor=given.extractor)
 
 
 def _model_near(path: Path) -> Path | None:

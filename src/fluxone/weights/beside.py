@@ -51,7 +51,7 @@ def load_controlnet(path: Path | nn.Module, base: FluxShape, dtype: torch.dtype)
         BadFile: there is no such file.
         BadWeights: it is something else, or made for another network.
     """
-    part = _held(path) if isinstance(path, nn.Module) else open_beside(path, CONTROLNET)
+    part = open_beside(path, CONTROLNET)
     shape = controlnet_shape(part, base)
     own = shape.flux
     for what, found, wanted in (
@@ -99,20 +99,23 @@ def load_tiny(path: Path) -> TinyDecoder:
     return load_module(lambda: TinyDecoder(shape), part, dtype=torch.float32)
 
 
-def hash_of(path: Path | nn.Module) -> str:
-    """The fingerprint of a file or folder that one of these loads, or of a ControlNet in memory."""
+def hash_of(path: Path | nn.Module, kind: str = CONTROLNET) -> str:
+    """The fingerprint of a file or folder that one of these loads, or of a network of a kind in memory."""
     if isinstance(path, nn.Module):
-        return fingerprint(_held(path).headers)
+        return fingerprint(open_beside(path, kind).headers)
     return fingerprint(read_headers(_weights_in(path) if path.is_dir() else path))
 
 
-def open_beside(path: Path, kind: str) -> Part:
-    """Find a network of a kind in a file, or in a folder with one set of weights, with the config that is there.
+def open_beside(path: Path | nn.Module, kind: str) -> Part:
+    """Find a network of a kind in a file, or in a folder with one set of weights, with the config that is there; or
+    take one that is in memory.
 
     Raises:
         BadFile: nothing usable is there.
         BadWeights: it holds something else, or names of no known meaning.
     """
+    if isinstance(path, nn.Module):
+        return part_of(path, kind, BESIDE.values())
     headers = read_headers(_weights_in(path) if path.is_dir() else path)
     names = merge(headers)
     found = recognise(names, (row for row in BESIDE.values() if row.part == kind))
@@ -139,10 +142,14 @@ def shapes_in(part: Part) -> dict[str, tuple[int, ...]]:
     return native_shapes(plan(part.names, part.form).picks, lambda name: entries[name].shape)
 
 
+def config_of(part: Part) -> Mapping[str, Any] | None:
+    """What a part's config says: that beside its file, or that of the network in memory."""
+    return read_json(part.config) if part.config is not None else noted(part, part.name)
+
+
 def controlnet_shape(part: Part, base: FluxShape) -> ControlNetShape:
     """Of its config if there is one, else of its tensors and the model beside which it works."""
-    config = read_json(part.config) if part.config is not None else noted(part, CONTROLNET)
-    if config is not None:
+    if (config := config_of(part)) is not None:
         modes, hint = (config.get(key) for key in ("num_mode", "conditioning_embedding_channels"))
         plain = {**config, "_class_name": configs.TRANSFORMER_CLASS, "patch_size": 1, "out_channels": None}
         flux = configs.read_flux(plain, part.config or part.place)
@@ -179,8 +186,8 @@ def ip_adapter_shape(shapes: Shapes, place: object) -> IpAdapterShape:
 
 def clip_vision_shape(part: Part) -> ClipVisionShape:
     """Of its config if there is one, else of its tensors; heads are then 64 wide, as in every published CLIP."""
-    if part.config is not None:
-        return configs.read_clip_vision(read_json(part.config), part.config)
+    if (config := config_of(part)) is not None:
+        return configs.read_clip_vision(config, part.config or part.place)
     shapes = shapes_in(part)
     positions, hidden = matrix(shapes, "vision_model.embeddings.position_embedding.weight", part.place)
     patch = shapes.get("vision_model.embeddings.patch_embedding.weight", (0,))[-1]
@@ -209,10 +216,6 @@ def tiny_shape(part: Part) -> TinyShape:
             levels.append(0)
     shape = TinyShape(latent=latent, channels=channels, decoder=tuple(levels[:-1]))
     return shape if part.config is None else configs.read_tiny(read_json(part.config), shape, part.config)
-
-
-def _held(module: nn.Module) -> Part:
-    return part_of(module, CONTROLNET, BESIDE.values())
 
 
 def _speaks_of(config: Mapping[str, Any], kind: str) -> bool:

@@ -18,8 +18,12 @@ from torch import Tensor, nn
 from fluxone.errors import BadWeights
 from fluxone.nn.autoencoder import AutoEncoder
 from fluxone.nn.clip import ClipTextEncoder
+from fluxone.nn.clip_vision import ClipVisionEncoder
+from fluxone.nn.siglip import SiglipEncoder
+from fluxone.nn.siglip_pooled import SiglipPooledEncoder
 from fluxone.nn.t5 import T5Encoder
 from fluxone.nn.transformer import Flux
+from fluxone.shapes import ClipVisionShape, SiglipShape
 from fluxone.weights import configs
 from fluxone.weights.formats import FORMATS
 from fluxone.weights.identify import NOTE
@@ -28,11 +32,30 @@ from fluxone.weights.mapped import CODES
 from fluxone.weights.parts import TITLES, Part
 from fluxone.weights.safetensors import Entry, Header, listing
 
+
+def write_vision(shape: ClipVisionShape | SiglipShape) -> dict[str, Any]:
+    """The config.json of a picture encoder, or what it has in common with transformers'."""
+    widths = {"projection_dim": shape.out} if isinstance(shape, ClipVisionShape) else {}
+    return widths | {
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.mlp,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "image_size": shape.size,
+        "patch_size": shape.patch,
+        "hidden_act": shape.activation,
+        "layer_norm_eps": shape.eps,
+    }
+
+
 OURS: dict[type[nn.Module], Callable[[Any], dict[str, Any]]] = {
     Flux: configs.write_flux,
     AutoEncoder: lambda shape: configs.write_autoencoder(shape, 0),
     T5Encoder: configs.write_t5,
     ClipTextEncoder: configs.write_clip,
+    ClipVisionEncoder: write_vision,
+    SiglipEncoder: write_vision,
+    SiglipPooledEncoder: write_vision,
 }
 
 

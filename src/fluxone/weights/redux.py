@@ -2,7 +2,7 @@
 
     folder (image_embedder/, image_encoder/, feature_extractor/) or file (flux1-redux-dev.safetensors) --> Redux
 
-A file holds the embedder alone: SigLIP is looked for near it, unless it is given.
+A file holds the embedder alone: SigLIP is looked for near it, unless it is given. Both may be networks in memory.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from fluxone.errors import BadFile, BadWeights, FluxoneError, MissingParts
 from fluxone.nn.siglip import ReduxEmbedder, SiglipEncoder
 from fluxone.shapes import FluxShape, Intake, ReduxShape, SiglipShape
 from fluxone.weights import configs, sizes
-from fluxone.weights.beside import CONFIG, hash_of, matrix, open_beside, shapes_in
+from fluxone.weights.beside import CONFIG, config_of, hash_of, matrix, open_beside, shapes_in
+from fluxone.weights.extractor import Extract, extract_with
 from fluxone.weights.fill import load_module
 from fluxone.weights.formats.beside import REDUX, SIGLIP
 from fluxone.weights.locate import INDEX
@@ -39,28 +41,55 @@ HOW = "give siglip: a folder of google/siglip-so400m-patch14-384, or sigclip_vis
 
 @dataclass(frozen=True, kw_only=True)
 class Redux:
-    """What makes tokens of pictures. `hashes`: of its files."""
+    """What makes tokens of pictures.
+
+    Attributes:
+        hashes: of its files.
+        extract: makes pixels of a picture, in place of what `intake` says.
+    """
 
     encoder: SiglipEncoder
     embedder: ReduxEmbedder
     intake: Intake
     hashes: dict[str, str]
+    extract: Extract | None = None
 
 
-def load_redux(path: Path, flux: FluxShape, dtype: torch.dtype | str, *, encoder: Path | None = None) -> Redux:
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """Parts that are in memory already: diffusers' embedder, transformers' SigLIP and what brings pictures to it."""
+
+    embedder: nn.Module | None = None
+    encoder: Path | nn.Module | None = None
+    extractor: object = None
+
+
+NOTHING = Given()
+
+
+def load_redux(
+    path: Path | nn.Module,
+    flux: FluxShape,
+    dtype: torch.dtype | str,
+    *,
+    encoder: Path | nn.Module | None = None,
+    extractor: object = None,
+) -> Redux:
     """Load Redux for a transformer.
 
     Args:
-        path: a folder in the diffusers layout, or the embedder's file or folder.
-        encoder: SigLIP's folder or file, where it is not near.
+        path: a folder in the diffusers layout, or the embedder's file or folder, or itself.
+        encoder: SigLIP's folder or file, or itself, where it is not near.
+        extractor: what brings pictures to it (`weights.extractor`), in place of the config that lies there.
 
     Raises:
         BadFile: there is no such file.
         BadWeights: it is something else, or its parts, or it and the transformer, do not belong together.
         MissingParts: there is no picture encoder.
+        BadRequest: the feature extractor does not fit it.
     """
     dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-    own = path / EMBEDDER if (path / EMBEDDER).is_dir() else path
+    own = path / EMBEDDER if isinstance(path, Path) and (path / EMBEDDER).is_dir() else path
     part = open_beside(own, REDUX)
     shapes = shapes_in(part)
     up, down = (matrix(shapes, f"redux_{name}.weight", part.place) for name in ("up", "down"))
@@ -70,9 +99,9 @@ def load_redux(path: Path, flux: FluxShape, dtype: torch.dtype | str, *, encoder
             f"{part.place} gives {shape.text} text channels, the transformer takes {flux.text_dim}",
             hint="use it with the model that it was made for",
         )
-    place = encoder or _encoder_near(own)
+    place = _encoder_near(own) if encoder is None and isinstance(own, Path) else encoder
     if place is None:
-        raise MissingParts(f"{path} comes without its picture encoder, SigLIP", hint=HOW)
+        raise MissingParts(f"{part.place} comes without its picture encoder, SigLIP", hint=HOW)
     seeing = open_beside(place, SIGLIP)
     siglip = siglip_shape(seeing)
     if siglip.hidden != shape.image:
@@ -83,8 +112,9 @@ def load_redux(path: Path, flux: FluxShape, dtype: torch.dtype | str, *, encoder
     return Redux(
         encoder=load_module(lambda: SiglipEncoder(siglip), seeing, dtype=dtype),
         embedder=load_module(lambda: ReduxEmbedder(shape), part, dtype=dtype),
-        intake=_intake(place, siglip),
-        hashes={"redux": hash_of(own), "image encoder": hash_of(place)},
+        intake=_intake(place, siglip) if isinstance(place, Path) else Intake(height=siglip.size, width=siglip.size),
+        hashes={"redux": hash_of(own, REDUX), "image encoder": hash_of(place, SIGLIP)},
+        extract=None if extractor is None else extract_with(extractor, siglip.size),
     )
 
 
@@ -132,8 +162,8 @@ def text_width(path: Path) -> int:
 
 def siglip_shape(part: Part) -> SiglipShape:
     """Of its config if there is one, else of its tensors."""
-    if part.config is not None:
-        return read_siglip(read_json(part.config), part.config)
+    if (config := config_of(part)) is not None:
+        return read_siglip(config, part.config or part.place)
     shapes = shapes_in(part)
     tokens, hidden = matrix(shapes, "vision_model.embeddings.position_embedding.weight", part.place)
     patch = shapes["vision_model.embeddings.patch_embedding.weight"][-1]

@@ -8,6 +8,7 @@ import torch
 
 from fluxone.nn.siglip import ReduxEmbedder, SiglipEncoder
 from fluxone.shapes import Intake
+from fluxone.weights.held import write_vision
 from fluxone.weights.locate import INDEX
 from fluxone.weights.redux import CLASS, EMBEDDER, ENCODER, EXTRACTOR, PREPROCESSOR
 from fluxone.weights.safetensors import write
@@ -39,18 +40,10 @@ def save_redux(
     Raises:
         CannotWrite: the disk is full, the folder is not writable, or it holds something else than a model.
     """
-    shape = encoder.shape
     looks = {
         "architectures": ["SiglipVisionModel"],
         "model_type": "siglip_vision_model",
-        "hidden_size": shape.hidden,
-        "intermediate_size": shape.mlp,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "image_size": shape.size,
-        "patch_size": shape.patch,
-        "hidden_act": shape.activation,
-        "layer_norm_eps": shape.eps,
+        **write_vision(encoder.shape),
         "vision_use_head": False,
     }
     says = {

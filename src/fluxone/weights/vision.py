@@ -1,10 +1,12 @@
-"""From a file or folder to the picture encoder of an IP-Adapter: CLIP's, or SigLIP's with its head."""
+"""From a file or folder, or a network in memory, to the picture encoder of an IP-Adapter: CLIP's, or SigLIP's with
+its head."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from fluxone.nn.clip_vision import ClipVisionEncoder
 from fluxone.nn.siglip_pooled import SiglipPooledEncoder
@@ -14,7 +16,7 @@ from fluxone.weights.formats.beside import CLIP_VISION, SIGLIP_POOLED
 from fluxone.weights.redux import siglip_shape
 
 
-def load_clip_vision(path: Path, dtype: torch.dtype) -> ClipVisionEncoder:
+def load_clip_vision(path: Path | nn.Module, dtype: torch.dtype) -> ClipVisionEncoder:
     """Load a CLIP picture encoder, alone or out of a whole CLIP.
 
     Raises:
@@ -26,7 +28,7 @@ def load_clip_vision(path: Path, dtype: torch.dtype) -> ClipVisionEncoder:
     return load_module(lambda: ClipVisionEncoder(shape), part, dtype=dtype)
 
 
-def load_siglip_pooled(path: Path, dtype: torch.dtype) -> SiglipPooledEncoder:
+def load_siglip_pooled(path: Path | nn.Module, dtype: torch.dtype) -> SiglipPooledEncoder:
     """Load a SigLIP picture encoder with its head, alone or out of a whole SigLIP.
 
     Raises:
