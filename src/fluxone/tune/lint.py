@@ -3,6 +3,7 @@
     broken   a file that cannot be read            tiny   less than half the size that is trained at
     blurred  nothing in it is sharp                alike  two pictures are the same, or nearly
     words    no caption, no trigger word, a caption that is cut, a word that the model cannot read
+    unseen   references that the model does not look at
 
 An error ends the run; a warning is told and shown in the report.
 """
@@ -22,6 +23,7 @@ from fluxone.errors import BadFile
 from fluxone.pipeline import Pipeline
 from fluxone.text.tokenizers import Tokenizer
 from fluxone.tune.folder import Example, names_of, open_picture
+from fluxone.variants import Kind, Variant
 
 LOOK = 256  # px: longest side that sharpness is looked at
 SHARP = 60.0  # variance of the Laplacian of grey levels below which a picture is called blurred
@@ -77,6 +79,7 @@ def lint(examples: Sequence[Example], *, size: int, trigger: str, pipeline: Pipe
     found += _counted(len(pictures))
     if pipeline is not None:
         found += _readable(examples, trigger, pipeline)
+        found += _unseen(examples, pipeline.variant)
     return sorted(found, key=lambda finding: finding.level)
 
 
@@ -149,6 +152,19 @@ def _counted(count: int) -> list[Finding]:
         what = f"{count} pictures"
         return [Finding(level="warning", file="", what=what, hint=f"{FEW} and more, in different places, learn better")]
     return []
+
+
+def _unseen(examples: Sequence[Example], variant: Variant) -> list[Finding]:
+    """References for nothing: all, or of a control model those after the map."""
+    if Kind.REFERENCE in variant.takes:
+        return []
+    looked = int(variant.wide is Kind.CONTROL)
+    count = sum(len(example.references) > looked for example in examples)
+    what = (
+        f"{count} pictures have references, of which {variant.name} looks at {'the first alone' if looked else 'none'}"
+    )
+    hint = "train a model that edits, such as kontext, or take them out"
+    return [Finding(level="warning", file="", what=what, hint=hint)] if count else []
 
 
 def _readable(examples: Sequence[Example], trigger: str, pipeline: Pipeline) -> list[Finding]:

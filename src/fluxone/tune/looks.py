@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -181,9 +182,11 @@ class Looker:
         made: list[Image.Image] = []
         requests = [self._request(text, seed + i) for i, text in enumerate(prompts)]
         with torch.no_grad():
-            for start in range(0, len(requests), AT_ONCE):
-                for result in self.pipeline.together(requests[start : start + AT_ONCE]):
-                    made += result.images
+            for _, row in groupby(requests, lambda request: len(request.references)):  # one batch sees as many
+                alike = list(row)
+                for start in range(0, len(alike), AT_ONCE):
+                    for result in self.pipeline.together(alike[start : start + AT_ONCE]):
+                        made += result.images
         return made
 
     def _request(self, prompt: str, seed: int) -> Request:
@@ -191,23 +194,23 @@ class Looker:
         given: dict[str, Any] = {}
         takes = self.pipeline.variant.takes
         if takes and self.references:
-            picture, mask = self.references[seed % len(self.references)]
+            shown, mask = self.references[seed % len(self.references)]
             if Kind.REFERENCE in takes:
-                given["references"] = (picture,)
+                given["references"] = shown
             elif Kind.CONTROL in takes:
-                given["control"] = picture
+                given["control"] = shown[0]
             elif Kind.FILL in takes:
-                given |= {"init": picture, "mask": mask}
+                given |= {"init": shown[0], "mask": mask}
         return Request(prompt=prompt, seed=seed, steps=self.steps, resolution=self.resolution, **given)
 
-    def _references(self, examples: Sequence[Example]) -> list[tuple[Image.Image, Image.Image | None]]:
+    def _references(self, examples: Sequence[Example]) -> list[tuple[tuple[Image.Image, ...], Image.Image | None]]:
         size = (self.resolution.width, self.resolution.height)
         found = []
         for example in examples:
-            path = example.references[0] if example.references else example.path
+            paths = example.references or (example.path,)
             mask = None if example.mask is None else open_picture(example.mask).convert("L").resize(size)
             if example.references or mask is not None:
-                found.append((open_picture(path).resize(size), mask))
+                found.append((tuple(open_picture(path).resize(size) for path in paths), mask))
         return found
 
 

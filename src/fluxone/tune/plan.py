@@ -32,7 +32,7 @@ from fluxone.tune.memory import Memory, estimate
 from fluxone.tune.presets import Preset, Reason, preset
 from fluxone.tune.settings import Settings
 from fluxone.tune.trainer import Tick
-from fluxone.variants import Variant
+from fluxone.variants import Kind, Variant
 from fluxone.weights.load import resolve
 
 BY_BLOCK = "block"  # the mode of offload in which text encoders, too large beside the network, come in pieces
@@ -130,7 +130,8 @@ def prepare(wish: Wish, told: Told | None = None) -> Plan:
     digests = [digest(example.path) for example in examples]
     kept = set(held_out(digests, settings.hold, settings.seed))
     deltas = _deltas(pipeline, settings, wish.start)
-    tokens = (size // pipeline.token) ** 2 * (2 if examples[0].references else 1)
+    shown = max(len(e.references) for e in examples) if Kind.REFERENCE in pipeline.variant.takes else 0
+    tokens = (size // pipeline.token) ** 2 * (1 + shown)
     return Plan(
         wish=wish,
         settings=settings,
