@@ -21,6 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+# Torch 2.13 has new names for them, and warns of the old ones.
+all_gather: Callable[..., object] = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+reduce_scatter: Callable[..., object] = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 Shape = tuple[int, ...]
 Sizes = list[int]
 
@@ -67,7 +71,7 @@ def _exchange(sent: Tensor, given: Sizes, taken: Sizes, group: dist.ProcessGroup
 
 def _gather(own: Tensor, group: dist.ProcessGroup) -> Tensor:
     come = own.new_empty(dist.get_world_size(group) * own.numel())
-    dist.all_gather_into_tensor(come, own, group=group)
+    all_gather(come, own, group=group)
     return come
 
 
@@ -96,7 +100,7 @@ class _Gather(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         own = grads[0].new_empty(grads[0].numel() // dist.get_world_size(ctx.group))
-        dist.reduce_scatter_tensor(own, grads[0].contiguous(), group=ctx.group)
+        reduce_scatter(own, grads[0].contiguous(), group=ctx.group)
         return own, None
 
 
