@@ -102,7 +102,7 @@ def distil(
         UserError: the model, an adapter or a setting is not usable.
         BrokenModel: a loss is not finite.
     """
-    out = Path(asked.out)
+    settings, out = _settings(asked), Path(asked.out)
     line(f"loading {asked.model}")
     pipeline = assemble(asked.model, Recipe(device=asked.device, dtype=asked.dtype, quant=asked.quant))
     for text in asked.adapters:
@@ -110,11 +110,6 @@ def distil(
         pipeline.adapters.load(load_lora(place), place)
         pipeline.adapters.use({**pipeline.adapters.active, place: Strength(scale=scale)})
     pipeline.adapters.fuse()
-    settings = Settings(**{"rank": 64, "batch": 8, "steps": 600, "rate": 5e-4, "law": "uniform", "drop": 0.0,
-                           "fall": "linear", **asked.train})  # fmt: skip
-    if settings.swap:
-        hint = "take it out; quant packs the teacher"
-        raise BadRequest(f"swap is {settings.swap}, and a teacher is whole on the device", hint=hint)
     shown = asked.prompts[:SHOWN]
     learnt = asked.prompts[SHOWN:] or asked.prompts
     line(f"the teacher draws {asked.draws} pictures")
@@ -148,6 +143,18 @@ def distil(
     with trainer.averaged():
         after = [_draw(pipeline, asked, text, 10_000 + i, student=True) for i, text in enumerate(shown)]
         return _told(asked, pipeline, beside, settings, out, (full, base, after))
+
+
+def _settings(asked: Distillation) -> Settings:
+    """How the student learns."""
+    settings = Settings(**{"rank": 64, "batch": 8, "steps": 600, "rate": 5e-4, "law": "uniform", "drop": 0.0,
+                           "fall": "linear", **asked.train})  # fmt: skip
+    if settings.swap:
+        hint = "take it out; quant packs the teacher"
+        raise BadRequest(f"swap is {settings.swap}, and a teacher is whole on the device", hint=hint)
+    if settings.context > 1:
+        raise BadRequest(f"context is {settings.context}, and one process distils", hint="take it out")
+    return settings
 
 
 def _told_guidance(asked: Distillation, pipeline: Pipeline) -> float:

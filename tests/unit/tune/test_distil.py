@@ -14,7 +14,7 @@ from fluxone.tune import folder as folders
 from fluxone.tune.beside import Beside, fresh
 from fluxone.tune.cache import Cache
 from fluxone.tune.distil import GuidanceLearner, StepsLearner
-from fluxone.tune.distilling import Distillation
+from fluxone.tune.distilling import Distillation, distil
 from fluxone.tune.kinds import Size
 from fluxone.tune.learner import Tally
 from fluxone.tune.material import Material
@@ -101,3 +101,6 @@ def test_what_is_asked_is_checked() -> None:
         Distillation()
     with pytest.raises(UnknownName, match="did you mean 'steps'"):
         Distillation(prompts=("a",), way="step")
+    for given, said in (({"swap": 3}, "a teacher is whole"), ({"context": 2}, "one process distils")):
+        with pytest.raises(BadRequest, match=said):
+            distil(Distillation(prompts=("a",), train=given))
