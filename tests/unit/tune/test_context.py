@@ -16,6 +16,7 @@ from torch import distributed as dist
 from torch import multiprocessing as mp
 
 from fluxone.errors import BadRequest
+from fluxone.quant.apply import quantize
 from fluxone.train.group import Group
 from fluxone.tune.context import check, sharing
 from fluxone.tune.learner import Tally
@@ -32,7 +33,7 @@ EVERYWHERE = ("blocks", "modulation", "ends")
 RUNS: dict[str, dict[str, Any]] = {
     "everywhere": {"batch": 3, "micro": 1, "targets": EVERYWHERE, "preserve": "blank", "kind": "dora"},
     "references": {"batch": 2, "drop_references": 0.0, "checkpointing": True},
-    "coming and going": {"batch": 2, "swap": 2},
+    "packed, coming and going": {"batch": 2, "swap": 2},
     "rows": {"batch": 4, "micro": 2, "shard": True, "checkpointing": True},
 }
 Found = tuple[list[float], dict[str, Tensor], int]
@@ -60,6 +61,8 @@ def walked(name: str, place: Path, out: Path, group: Group | None = None) -> Fou
     chosen = made.settings(**given)
     variant = replace(TINY, takes=KONTEXT.takes) if name == "references" else TINY
     pipe = pipeline(out / "words", variant, offload="block" if chosen.swap else "none")
+    if chosen.swap:
+        quantize(pipe.transformer, "fp8", torch.float32)
     with here(pipe, chosen.swap) if chosen.swap else nullcontext():
         if chosen.checkpointing:
             recomputed(pipe.transformer)
