@@ -85,6 +85,11 @@ class Adapters:
         working = {**self.fused, **self.active}
         return {f"lora {name}": f"{self.loaded[name].hash} at {at}" for name, at in working.items()}
 
+    @property
+    def shares(self) -> Mapping[str, Share]:
+        """What the strengths are multiplied by at present."""
+        return self._shares
+
     def load(self, lora: Lora, name: str) -> None:
         """Keep an adapter; it does not work until `use` or `fuse` names it.
 

@@ -13,9 +13,9 @@ import torch
 import torch.distributed as dist
 
 from fluxone.errors import BadRequest, pick
-from fluxone.nn.transformer import Flux
-from fluxone.parallel.context import share_tokens
-from fluxone.parallel.tensor import share_weights
+from fluxone.nn.transformer import Flux, Trunk
+from fluxone.parallel.context import Shared, share_tokens
+from fluxone.parallel.tensor import Summed, share_weights
 from fluxone.recipe import AUTO, Recipe
 
 Group = dist.ProcessGroup
@@ -93,3 +93,15 @@ def spread(network: Flux, way: str, group: Group | None = None) -> None:
         BadRequest: heads cannot be shared out among so many, or weights are packed.
     """
     pick(WAYS, way, "way of sharing")(network, way, join() if group is None else group)
+
+
+def regroup(network: Flux, runner: Trunk, group: Group | None = None) -> None:
+    """Let a network that is shared go on in another group of as many processes, as the same one of them.
+
+    Args:
+        runner: of its blocks, as `spread` left it.
+    """
+    whole = join() if group is None else group
+    for part in (runner, *network.modules()):
+        if isinstance(part, Shared | Summed):
+            part.group = whole

@@ -107,6 +107,9 @@ def options_of(settings: Settings) -> dict[str, Any]:
     Raises:
         BadRequest: their numbers contradict each other.
     """
+    if settings.parallel and settings.devices[0] != "cpu" and settings.replica_gpus < len(settings.devices):
+        found = f"{len(settings.devices)} devices share each model, and replica_gpus is {settings.replica_gpus:g}"
+        raise BadRequest(found, hint=f"use replica_gpus = {len(settings.devices)}")
     if settings.replicas < 1 or (settings.most_replicas and settings.most_replicas < settings.replicas):
         found = f"replicas is {settings.replicas}, most_replicas {settings.most_replicas}"
         raise BadRequest(found, hint="use 1 or more, and as many at most or more")

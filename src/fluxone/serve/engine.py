@@ -19,6 +19,7 @@ from fluxone.variants import Variant
 
 if TYPE_CHECKING:
     from fluxone.pipeline import Pipeline
+    from fluxone.serve.crew import Crew
 
 WAITING = 256  # tasks
 DRAIN = 30.0  # s
@@ -84,6 +85,7 @@ class Engine:
         loads: one a device: makes the pipelines of its worker, by name. All have the same.
         waiting: tasks that the line holds.
         report: called after each pass of a network with the pictures in it and the seconds it took.
+        crew: processes that share the models of the one worker there is.
     """
 
     def __init__(
@@ -93,10 +95,11 @@ class Engine:
         waiting: int = WAITING,
         room: Room | None = None,
         report: Report = lambda pictures, seconds: None,
+        crew: Crew | None = None,
     ) -> None:
         self.line = Line(waiting)
         self.workers = [
-            Worker(f"worker-{i}", load, self.line, room or Room(), report) for i, load in enumerate(loads)
+            Worker(f"worker-{i}", load, self.line, room or Room(), report, crew=crew) for i, load in enumerate(loads)
         ]
         self._stopped = False
 
@@ -143,9 +146,9 @@ class Engine:
 
         Raises:
             Busy: the line is full.
-            Stopped: the engine was stopped.
+            Stopped: the engine was stopped, or its workers have ended.
         """
-        if self._stopped:
+        if self._stopped or all(worker.error for worker in self.workers):
             raise Stopped("the server is stopping", hint="try again when it is back")
         self.line.put(task, always=always)
 

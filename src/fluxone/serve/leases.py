@@ -40,6 +40,8 @@ class Leases:
 
     def resume(self) -> int:
         """Let what was accepted, is not finished, and is nobody's now be drawn here; how much that was."""
+        if not self.jobs.engine.state().ready:
+            return 0
         now, ahead = time.time(), FAR * self.jobs.settings.lease_seconds + FAR
         free = sa.or_(JOBS.c.lease < now, JOBS.c.lease > now + ahead)  # by a clock that was set back since
         if self._fresh:  # what this server itself left behind needs no patience

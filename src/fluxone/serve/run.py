@@ -60,10 +60,11 @@ def serve(settings: Settings, *, quiet: bool = False) -> None:
 
     Raises:
         UnknownName: there is no such engine, or way of logging.
-        BadRequest: it would listen to others than this machine, and has no API keys.
+        BadRequest: it would listen to others than this machine, and has no API keys; or devices cannot share models.
         MissingExtra: the extra `serve` is not installed, or `ray` for that engine.
     """
     available()
+    settings.check()
     logging_ = pick(LOGS, settings.log, "way of logging")(quiet)
     if not settings.local and not keys_of(settings).any():
         raise BadRequest(
@@ -100,23 +101,24 @@ ENGINES: dict[str, Callable[[Settings, Mapping[str, Any]], None]] = {"local": _a
 
 
 def engine_of(settings: Settings, metrics: Metrics) -> Engine:
-    """A worker a device, each with all models; not started.
+    """A worker a device, each with all models, or one of all devices that share them; not started.
 
     Raises:
         UserError: a model's recipe is none.
     """
     from fluxone.assembly import best_device
+    from fluxone.serve.crew import Crew
     from fluxone.serve.engine import Engine
 
     models, devices = family(settings.models), settings.devices or (best_device(),)
     for model in models:
         settings.recipe_of(model, devices[0])
-    return Engine(
-        [partial(load, settings, models, device) for device in devices],
-        waiting=settings.waiting,
-        room=room_on(devices),
-        report=metrics.passed,
-    )
+    loads, room = [partial(load, settings, models, device) for device in devices], room_on(devices)
+    if not settings.parallel:
+        return Engine(loads, waiting=settings.waiting, room=room, report=metrics.passed)
+    crew = Crew(settings, models, devices, loads[0])
+    room = replace(room, lanes=0, cores=None)  # calls of a network follow each other, alike in all processes
+    return Engine([crew.load], crew=crew, waiting=settings.waiting, room=room, report=metrics.passed)
 
 
 def load(settings: Settings, models: Sequence[str], device: str) -> dict[str, Pipeline]:

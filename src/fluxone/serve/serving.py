@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
-from fluxone.errors import FluxoneError, pick
+from fluxone.errors import BadRequest, FluxoneError, pick
 from fluxone.geometry import Resolution
+from fluxone.parallel import TENSOR
 from fluxone.request import ROOM, Request
 from fluxone.serve.engine import Drawing
 from fluxone.serve.jobs import Jobs, Order
@@ -122,8 +123,12 @@ class Serving:
         """A LoRA that the operator has given a name.
 
         Raises:
+            BadRequest: it would work beside weights that are shared out.
             UnknownName: there is none.
         """
+        if self.settings.parallel == TENSOR:
+            found = "LoRAs cannot work here: the models' weights are shared out (parallel = \"tensor\")"
+            raise BadRequest(found, hint="leave them out, or share tokens: ulysses or gather")
         return pick(self.settings.finetunes, name.rpartition("/")[2], "finetune"), scale
 
     def order(self, endpoint: str, model: str, request: Request, notes: Sequence[str] = ()) -> Order:

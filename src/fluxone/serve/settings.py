@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxone.errors import BadFile, BadRequest, UnknownName, pick
-from fluxone.recipe import Recipe
+from fluxone.recipe import PARALLELS, Recipe
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 MEGABYTE = 2**20
@@ -25,6 +25,7 @@ class Settings:
             brings the others that are there.
         recipe: fields of `Recipe` for all models; `recipes`: for one, over these.
         devices: one worker each; empty is the best there is.
+        parallel: row of `PARALLELS`: the devices share every model, a process each, and are one worker; empty is none.
         engine: `local` is one server, in one process; `ray` runs several, which share the database and the storage.
         replicas: of `ray`, at least; most_replicas: at most, by how much there is to draw; 0 is as many as at least.
         replica_gpus, replica_cpus: that Ray is to keep for one of them.
@@ -62,6 +63,7 @@ class Settings:
     recipe: Mapping[str, object] = field(default_factory=dict)
     recipes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
+    parallel: str = ""
     engine: str = "local"
     replicas: int = 1
     most_replicas: int = 0
@@ -107,10 +109,29 @@ class Settings:
             UnknownName, BadRequest: a field is none of a recipe, or of another kind.
         """
         told: dict[str, Any] = {**self.recipe, **self.recipes.get(model, {}), "device": device}
+        if told.setdefault("parallel", self.parallel or None) != (self.parallel or None):
+            found = f"the recipe of {model} sets parallel to {told['parallel']!r}"
+            raise BadRequest(found, hint="set it for the server, beside devices")
         for name in told:
             pick(dict.fromkeys(item.name for item in fields(Recipe)), name, "field of a recipe")
         given: dict[str, Any] = {name: tuple(row) if isinstance(row, list) else row for name, row in told.items()}
         return Recipe(**given)
+
+    def check(self) -> None:
+        """See whether devices can share models, where they are to.
+
+        Raises:
+            UnknownName: there is no such way.
+            BadRequest: they cannot.
+        """
+        if not self.parallel:
+            return
+        pick(PARALLELS, self.parallel, "way of sharing")
+        kinds = {device.partition(":")[0] for device in self.devices}
+        apart = kinds == {"cpu"} or len(set(self.devices)) == len(self.devices)
+        if len(self.devices) < 2 or len(kinds) > 1 or not kinds <= {"cpu", "cuda"} or not apart:
+            found = f"parallel is {self.parallel!r}, devices are {list(self.devices)}"
+            raise BadRequest(found, hint='name two or more of one kind, such as ["cuda:0", "cuda:1"] or ["cpu", "cpu"]')
 
     @property
     def own_name(self) -> str:

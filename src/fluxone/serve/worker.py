@@ -25,6 +25,7 @@ from fluxone.lora.load import load_lora
 from fluxone.preview import Palette
 from fluxone.provenance import Record
 from fluxone.sampling.samplers import State
+from fluxone.serve.crew import Deserted
 from fluxone.serve.lanes import Came, Lanes
 from fluxone.serve.line import Line
 from fluxone.serve.task import Drawn, Lora, Stopped, Task
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from fluxone.pipeline import Pipeline
+    from fluxone.serve.crew import Crew
 
 log = logging.getLogger("fluxone.serve")
 
@@ -90,18 +92,20 @@ class Pass:
 
 
 class Worker(threading.Thread):
-    """Draws on one device.
+    """Draws on one device, or on several that share its models.
 
     Args:
         load: makes its pipelines; called in its own thread.
         report: called after each pass of the network.
+        crew: the processes that share its models; it uses no lanes then.
     """
 
     def __init__(
-        self, name: str, load: Callable[[], Mapping[str, Pipeline]], line: Line, room: Room, report: Report
-    ) -> None:
+        self, name: str, load: Callable[[], Mapping[str, Pipeline]], line: Line, room: Room, report: Report, *,
+        crew: Crew | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(name=name, daemon=True)
-        self.load, self.line, self.room, self.report = load, line, room, report
+        self.load, self.line, self.room, self.report, self.crew = load, line, room, report, crew
         self.pipelines: Mapping[str, Pipeline] = {}
         self.ready = threading.Event()
         self.error: BaseException | None = None
@@ -134,16 +138,35 @@ class Worker(threading.Thread):
         except BaseException as error:  # noqa: BLE001 whatever it is, the server is to say it
             self.error = error
             self.ready.set()
-            return
-        self.ready.set()
+        else:
+            self.ready.set()
+            self._work()
+        if self.crew is not None:
+            self.crew.close()
+
+    def _work(self) -> None:
         while not self._stopping.is_set() or (self.begun and time.monotonic() < self._drain_until):
             self.lanes.settle()
             if batch := self._choose():
                 self._round(batch)
+            elif self.crew is not None:
+                self._tend(self.crew)
         self.lanes.close()
         self.lanes.settle()
-        for task in list(self.begun):
+        for task in [*self.begun, *(self.line.waiting if self.error else ())]:
             self._end(task, error=Stopped("the server was stopped"))
+
+    def _tend(self, crew: Crew) -> None:
+        try:
+            crew.tend()
+        except Deserted as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Deserted) -> None:
+        """Draw no more: what was accepted is another server's."""
+        log.error("%s", error)
+        self.error = error
+        self._stopping.set()
 
     def _choose(self) -> list[Task]:
         """The tasks of the next pass of the network, those that wait taken out of the line."""
@@ -241,6 +264,8 @@ class Worker(threading.Thread):
         self.lanes.run(lambda: answers(list(walks)), then)
 
     def _failed(self, tasks: Sequence[Task], error: Exception | None) -> None:
+        if isinstance(error, Deserted):
+            return self._give_up(error)
         if len(tasks) == 1:
             return self._fail(tasks[0], error)
         for task in tasks:  # one of them may be to blame, or all together were too much
