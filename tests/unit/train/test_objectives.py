@@ -26,6 +26,7 @@ from fluxone.train.data.scenes import draw, nth, world_of
 from fluxone.train.data.tasks import TASKS, Rows
 from fluxone.train.data.views import edited
 from fluxone.train.export import export, export_adapters, load_average
+from fluxone.train.objectives.autoencoder import compare
 from fluxone.train.objectives.flow import FLAT, VALIDATION_SIGMAS, FlowObjective, stratified
 from fluxone.train.objectives.guidance import GuidanceObjective
 from fluxone.train.objectives.image import ImageObjective
@@ -75,6 +76,34 @@ def numbers(objective: FlowObjective, prompt: str) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(config("autoencoder", tmp_path_factory.mktemp("runs") / "autoencoder", 2))
+
+
+def test_an_autoencoder_that_goes_on_may_be_held_near_where_it_was(autoencoder: Path, tmp_path: Path) -> None:
+    def moved(factor: float) -> tuple[float, float]:
+        made = config("autoencoder", tmp_path / str(factor), 6)
+        made = replace(made, model=replace(MODEL, start=(str(autoencoder),)), weights={"moved": factor, "kl": 0.0})
+        trainer = loop.Trainer(made, objectives.make(made), quiet)
+        first = float(trainer.objective.loss(0, slice(0, 8))["moved"].detach())
+        while not trainer.finished:
+            trainer.advance()
+        return first, float(trainer.objective.loss(0, slice(0, 8))["moved"].detach())
+
+    began, loose = moved(1e-6)
+    assert began == 0
+    assert loose > 2 * moved(10.0)[1] > 0
+
+
+def test_structure_is_seen_in_the_dark() -> None:
+    dark = torch.full((1, 3, 16, 16), -0.9)
+    eye = dark.clone()
+    eye[..., 6:9, 6:9] = -0.98
+    bright = torch.ones(1, 3, 16, 16)
+    blot = bright.clone()
+    blot[..., 6:9, 6:9] = 0.0
+    lost_eye, lost_blot = (compare(*pair) for pair in ((dark, eye), (bright, blot)))
+    share = {name: float(lost_eye[name] / lost_blot[name]) for name in ("l1", "structure")}
+    assert share["structure"] > 2 * share["l1"]
+    assert float(compare(eye, eye)["structure"]) == pytest.approx(0, abs=1e-5)
 
 
 def flow(autoencoder: Path, name: str, steps: int) -> TrainConfig:
@@ -272,6 +301,10 @@ def test_an_eye_learns_to_say_pictures_and_is_a_redux_folder(
         patch.setattr("fluxone.train.objectives.image.KEPT", 1)  # forgotten pictures are decoded again
         known, more = objective._validation(2).x, objective._validation(4).x
         torch.testing.assert_close(objective.looked_at(known), objective.looked_at(more)[:2])
+    further = ImageObjective(replace(made, model=replace(model, start=(str(trained), made.out))))
+    for name, learnt in further.eye.named_parameters():
+        average = trainer.ema.average[f"eye.{name}"]
+        torch.testing.assert_close(learnt, average, msg=f"{name} does not go on")
     loaded = load_redux(write(made, tmp_path / "redux"), objective.flux.shape, torch.float32)
     rows = objective._validation(2)
     expected, _ = objective.said(rows)

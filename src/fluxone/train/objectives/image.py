@@ -23,6 +23,7 @@ from fluxone.nn import tokens
 from fluxone.train.config import TrainConfig
 from fluxone.train.data.bank import Bank
 from fluxone.train.data.batch import Batch
+from fluxone.train.export import load_average
 from fluxone.train.objectives.flow import (
     PLAIN_GUIDANCE,
     SHEET_CFG,
@@ -48,7 +49,10 @@ class ImageObjective(FlowObjective):
         if not self.weights["flow"] and config.data.drop:
             raise BadRequest("a picture whose words are dropped teaches nothing", hint="drop = 0, or a factor of flow")
         self._decoded: dict[int, Tensor] = {}
-        self.eye, self.embedder = (part.to(self.device) for part in eye(config.model))
+        self.eye, self.embedder = eye(config.model)
+        load_average(self.modules(), config.model.start)
+        for part in self.modules().values():
+            part.to(self.device)
 
     def modules(self) -> dict[str, nn.Module]:
         return {"eye": self.eye, "embedder": self.embedder}
