@@ -3,7 +3,7 @@
     python tools/tune_figures.py OUT [--only character] [--model mini] [--seeds 2] [--prompts 24] [-- TRAIN OPTIONS]
 
 makes OUT/character/pictures, runs `fluxone train character` on them, and asks base and adapter by name for twenty
-scenes that were not learnt from: which of the attributes are right (`figure_reader`, `tune_subjects`). Then suites of
+scenes that were not learnt from: which of the attributes are right (`tune_subjects`). Then suites of
 `fluxone evaluate` that need words alone, without the name: what is lost elsewhere, in points. The same for the style.
 Writes OUT/figures.json, OUT/figures.md and a sheet of each. `--quick` does all of it at sizes that say nothing.
 """
@@ -29,7 +29,7 @@ from PIL import Image
 
 from fluxone import storybook
 from fluxone.assembly import assemble
-from fluxone.evaluate import judge, run
+from fluxone.evaluate import run, witness
 from fluxone.evaluate.bench import Bench
 from fluxone.pipeline import Pipeline
 from fluxone.recipe import Recipe
@@ -70,8 +70,8 @@ def attributes(what: str, pictures: Sequence[Image.Image]) -> dict[str, float]:
 
 def elsewhere(pipeline: Pipeline, asked: argparse.Namespace) -> dict[str, float]:
     """The share of right pictures in each suite that can be scored."""
-    bench = Bench(pipeline=pipeline, world=run.world_of(asked.model), judge=judge.shipped(), prompts=asked.prompts,
-                  seeds=1, steps=asked.draw_steps, tell=tell)  # fmt: skip
+    bench = Bench(pipeline=pipeline, world=run.world_of(asked.model), judge=witness.shipped(),
+                  prompts=asked.prompts, seeds=1, steps=asked.draw_steps, tell=tell)  # fmt: skip
     scores = run.evaluate(bench, asked.suites).scores
     for score in scores:
         if score.skipped:

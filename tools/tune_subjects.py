@@ -11,11 +11,11 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from figure_reader import ATTRIBUTES, read
 from numpy.typing import NDArray
 from PIL import Image
 
 from fluxone import storybook
+from fluxone.evaluate.figures import find
 from fluxone.storybook.canvas import SPAN, Canvas
 from fluxone.storybook.cast import Pick, place
 from fluxone.storybook.engines import ENGINES
@@ -165,10 +165,18 @@ def write(asked: Sequence[Asked], folder: Path) -> None:
 
 
 def read_character(picture: Image.Image) -> dict[str, bool]:
-    """Which of zuri's attributes are right."""
-    return read(picture, ZURI)
+    """Which of zuri's attributes are right about whoever on the picture is most like her."""
+    rows = [{name: told(one.person) == told(ZURI) for name, told in WORN.items()} for one in find(picture)]
+    return max(rows, key=lambda row: sum(row.values()), default=dict.fromkeys(WORN, False))
 
 
-PARTS = {"character": tuple(ATTRIBUTES), "style": ("colour 1", "colour 2", "colour 3", "no others", "logo", "word")}
+WORN: dict[str, Callable[[Person], str]] = {
+    "hair": lambda p: p.hair,
+    "hair style": lambda p: p.style,
+    "clothes' colour": lambda p: p.shirt,
+    "clothes": lambda p: p.bottom,
+    "hat": lambda p: p.hat,
+}
+PARTS = {"character": tuple(WORN), "style": ("colour 1", "colour 2", "colour 3", "no others", "logo", "word")}
 MADE = {"character": character, "style": style}
 READ = {"character": read_character, "style": read_style}

@@ -60,7 +60,7 @@ def _bench(
     model: str, recipe: Recipe, ocr: bool, quiet: bool, *, prompts: int, seeds: int, steps: int | None
 ) -> Bench:
     from fluxone.assembly import assemble
-    from fluxone.evaluate import judge, run
+    from fluxone.evaluate import run, witness
     from fluxone.evaluate.bench import Bench
     from fluxone.evaluate.ocr import reader
 
@@ -70,7 +70,7 @@ def _bench(
     return Bench(
         pipeline=assemble(model, recipe),
         world=run.world_of(model),
-        judge=judge.shipped(),
+        judge=witness.shipped(),
         prompts=prompts,
         seeds=seeds,
         steps=steps,

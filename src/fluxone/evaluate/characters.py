@@ -12,7 +12,6 @@ from random import Random
 from fluxone.evaluate.given import Given, Prompt
 from fluxone.evaluate.search import Search
 from fluxone.storybook import Facts, Relation, Scene, World
-from fluxone.storybook.captions import caption
 from fluxone.storybook.cast import Draft, choose, figure, place, someone, thing
 from fluxone.storybook.gather import HANDY, NARROW, held
 from fluxone.storybook.generate import HORIZONS, VALIDATION
@@ -55,7 +54,7 @@ def _plain(world: World) -> str:
 
 def _staged(r: Random, world: World, kind: str, draft: Draft, stage: str) -> Scene:
     facts = Facts(things=draft.things, relations=draft.relations, texts=draft.texts, stage=stage)
-    scene = Scene(
+    return Scene(
         seed=r.getrandbits(48),
         kind=kind,
         items=draft.items,
@@ -66,7 +65,6 @@ def _staged(r: Random, world: World, kind: str, draft: Draft, stage: str) -> Sce
         key=draft.key,
         fluent=world.fluent,
     )
-    return replace(scene, caption=caption(scene, r))
 
 
 def _alone(who: Person, world: World) -> Draft:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -132,7 +133,13 @@ class FirstJudge:
         return [Seen(spots=tuple(spots), stage=stage, text=text) for spots, stage, text in rows]
 
 
-Sees = Judge | FirstJudge
+class Sees(Protocol):
+    """What looks at pictures, and the words that it has for what it sees."""
+
+    tables: Tables
+
+    def look(self, pictures: Sequence[Picture]) -> list[Seen]:
+        """What is seen on each of the pictures, which may have any size."""
 
 
 def _placed(place: Float[Tensor, "4 h w"], row: int, column: int) -> tuple[float, float, float, float]:
