@@ -35,14 +35,18 @@ def pictures(tmp_path: Path) -> Path:
 
 def test_a_character(fluxone: Callable[..., object], tiny: Path, pictures: Path, tmp_path: Path) -> None:
     first = (*SHORT, "-o", "out", "--offload", "disk")  # blocks come and go, on the way there and back
-    done = fluxone("train", "character", pictures, "--model", tiny, "--name", "zuri", *first)
+    logo = tmp_path / "logo.png"
+    Image.linear_gradient("L").resize((24, 24)).convert("RGB").save(logo)
+    done = fluxone("train", "character", pictures, "--model", tiny, "--name", "zuri", "--logo", logo, *first)
+    assert "the logo is on" in done.stderr  # type: ignore[attr-defined]
     lines = done.stdout.splitlines()  # type: ignore[attr-defined]
     assert lines == ["out/zuri.safetensors", "out/zuri-kohya.safetensors", "out/report.html"]
     assert {load_lora(name).format for name in lines[:2]} == {"diffusers", "kohya"}
     told = read_header(Path(lines[0])).metadata
     assert told["modelspec.trigger_phrase"] == "zuri" and json.loads(told["fluxone.settings"])["rank"] == 2
     report = (tmp_path / "out" / "report.html").read_text("utf-8")
-    for words in ("the same pictures as in training", "5 trained on, 1 held out", "data:image/webp", "as you asked"):
+    proof = ("the same pictures as in training", "5 trained on, 1 held out", "data:image/webp", "as you asked")
+    for words in (*proof, "The logo"):
         assert words in report, words
     assert "http://" not in report.replace("http://www.w3.org", "") and "https://" not in report
     fluxone("generate", "zuri in place a", "--model", tiny, "--lora", lines[1], "--steps", "1", "--size", "32x32")

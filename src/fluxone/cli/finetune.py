@@ -40,6 +40,7 @@ class Asked:
     start: str | None
     prompts: tuple[str, ...]
     fresh: bool
+    logo: Path | None = None
 
 
 def go(asked: Asked, *, dry_run: bool, quiet: bool) -> None:

@@ -29,6 +29,7 @@ from fluxone.errors import BadRequest
 @click.option("--preserve", metavar="NAME", help="What must stay as it is: none, blank, class, other or pictures.")
 @click.option("--seed", type=int, metavar="N", help="Of everything that is drawn by chance.")
 @click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="Drawn at each look as well; repeat.")
+@click.option("--logo", metavar="FILE", help="A picture of a logo, looked for in what is drawn.")
 @click.option("--from", "start", metavar="FILE", help="An adapter to go on from.")
 @click.option("-o", "--out", metavar="DIR", help="Default: runs/FOLDER's name.")
 @click.option("--device", metavar="NAME", help=options.DEVICE_HELP)
@@ -49,6 +50,7 @@ def command(
     preserve: str | None, seed: int | None, prompts: tuple[str, ...], start: str | None, out: str | None,
     device: str | None, dtype: str | None, quant: str | None, offload: str, vram: float | None, dry_run: bool,
     fresh: bool, reader: str | None, style: bool, force: bool, settings: tuple[str, ...], quiet: bool,
+    logo: str | None,
 ) -> None:  # fmt: skip
     """Train what CONFIG.toml describes, and print the run's folder; or fine-tune on the pictures of FOLDER.
 
@@ -90,6 +92,7 @@ def command(
         start=start,
         prompts=prompts,
         fresh=fresh,
+        logo=None if logo is None else Path(logo),
     )
     finetune.go(asked, dry_run=dry_run, quiet=quiet)
 

@@ -28,6 +28,7 @@ from fluxone.tune.buckets import held_out
 from fluxone.tune.folder import Example, digest
 from fluxone.tune.kinds import Size
 from fluxone.tune.lint import Finding, lint
+from fluxone.tune.logo import Logo, read_logo
 from fluxone.tune.memory import Memory, estimate
 from fluxone.tune.presets import Preset, Reason, preset
 from fluxone.tune.settings import Settings
@@ -49,6 +50,7 @@ class Wish:
         given: fields of `Settings` that were chosen.
         start: adapter to go on from.
         prompts: the user's own, drawn at each look.
+        logo: a picture of it, to be looked for in what is drawn.
     """
 
     what: str
@@ -63,6 +65,7 @@ class Wish:
     start: str | None = None
     prompts: tuple[str, ...] = ()
     fresh: bool = False
+    logo: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +84,7 @@ class Plan:
     memory: Memory
     data: str
     size: int
+    logo: Logo | None = None
 
     @property
     def title(self) -> str:
@@ -105,6 +109,7 @@ def prepare(wish: Wish, told: Told | None = None) -> Plan:
         UserError: the folder, the model or a setting is not usable; all that is wrong with the pictures in one message.
     """
     told = told or Told()
+    logo = None if wish.logo is None else read_logo(wish.logo)
     examples = folders.read(wish.folder)
     broken = [f for f in lint(examples, size=1, trigger="") if f.level == "error"]
     if broken:
@@ -148,6 +153,7 @@ def prepare(wish: Wish, told: Told | None = None) -> Plan:
         ),
         data=_content(examples, digests),
         size=size,
+        logo=logo,
     )  # fmt: skip
 
 

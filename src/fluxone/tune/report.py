@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from fluxone import __version__
 from fluxone.lines import read_lines
@@ -19,6 +19,7 @@ from fluxone.tune.chart import Line, chart
 from fluxone.tune.folder import digest
 from fluxone.tune.learner import BINS
 from fluxone.tune.lint import contact_sheet
+from fluxone.tune.logo import FOUND, Sighting, right
 from fluxone.tune.looks import Look
 from fluxone.tune.palette import Palette, palette
 from fluxone.tune.trainer import LOG
@@ -70,6 +71,7 @@ def page(outcome: Outcome, references: Palette) -> str:
         "<h2>Colours</h2>",
         _colours(outcome, references),
         _words(outcome),
+        _logo(outcome),
         "<h2>Pictures that were learnt from</h2>",
         _dataset(outcome),
         "<h2>Settings, and why</h2>",
@@ -203,6 +205,42 @@ def _words(outcome: Outcome) -> str:
     ]
     head = "<tr><th>word</th><th>references</th><th>base</th><th>chosen</th></tr>"
     return f"<h2>Words on the pictures, by OCR</h2><table>{head}{''.join(rows)}</table>" if rows else ""
+
+
+def _logo(outcome: Outcome) -> str:
+    """How often the logo is there, and where on each picture it is likeliest."""
+    check = outcome.logo
+    if check is None:
+        return ""
+    rows = {"references": check.references, "base": check.base, "chosen": check.drawn}
+    cells = "".join(
+        f"<tr><td>{name}</td><td>{right(found):.0%}</td><td>{len(found)}</td>"
+        f"<td>{max((one.score for one in found), default=0):.2f}</td></tr>"
+        for name, found in rows.items()
+    )
+    shown = []
+    for name, one in zip(outcome.choice.look.pictures, check.drawn, strict=True):
+        with Image.open(outcome.plan.wish.out / name) as file:
+            picture = framed(file.convert("RGB"), one)
+        told = f"{one.score:.2f}{' ✓' if one.found else ''}"
+        shown.append(f"<td>{embedded(picture, 'where the logo is likeliest')}<br>{told}</td>")
+    note = (
+        f"Looked for upright and undistorted at many sizes; 1 is the very same, from {FOUND:g} on it is called right. "
+        "Green frames are right, red ones the likeliest place of none."
+    )
+    head = "<tr><th></th><th>right</th><th>pictures</th><th>nearest</th></tr>"
+    return (
+        f"<h2>The logo</h2>{embedded(check.logo.picture, check.logo.name, 64)}<table>{head}{cells}</table>"
+        f"<div class=scroll><table class=grid><tr>{''.join(shown)}</tr></table></div><p class=note>{note}</p>"
+    )
+
+
+def framed(picture: Image.Image, one: Sighting) -> Image.Image:
+    """A picture with a frame where the logo is likeliest."""
+    if one.score > 0:
+        colour = "#00b050" if one.found else "#d02020"
+        ImageDraw.Draw(picture).rectangle(one.box, outline=colour, width=max(1, max(picture.size) // 96))
+    return picture
 
 
 def _dataset(outcome: Outcome) -> str:

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image
+
 from fluxone.errors import BadFile
 from fluxone.train import checkpoint
 from fluxone.train.group import Group, agreed
@@ -28,6 +30,7 @@ from fluxone.tune.context import check
 from fluxone.tune.folder import open_picture
 from fluxone.tune.learner import Learner
 from fluxone.tune.lint import Finding
+from fluxone.tune.logo import LogoCheck, logo_check, right
 from fluxone.tune.looks import Look, Looker, Prompts, prompts_for, without
 from fluxone.tune.material import Material
 from fluxone.tune.memory import parameters
@@ -64,6 +67,7 @@ class Outcome:
     notes: tuple[dict[str, Any], ...] = ()
     findings: tuple[Finding, ...] = ()
     words: tuple[Wordmark, ...] = ()
+    logo: LogoCheck | None = None
 
 
 def carry_out(plan: Plan, told: Told | None = None, group: Group | None = None) -> Outcome | None:
@@ -215,6 +219,7 @@ class Run:
             notes=tuple(self.trainer.notes["looks"]),
             findings=(*plan.findings, *self.disagreeing()),
             words=self._words(look),
+            logo=self._logo(look),
         )
         write_report(outcome, self.looker.palette)
         return outcome
@@ -264,9 +269,23 @@ class Run:
         if read is None:
             return ()
         self.told.line("reading what stands on the pictures")
-        references = [open_picture(example.path) for example in (*self.plan.held, *self.plan.trained)]
-        drawn = [open_picture(self.out / name) for name in chosen.pictures]
+        references, drawn = self._shown(chosen)
         return wordmarks(read, references, self.looker.base_named, drawn)
+
+    def _logo(self, chosen: Look) -> LogoCheck | None:
+        if self.plan.logo is None:
+            return None
+        self.told.line("looking for the logo")
+        references, drawn = self._shown(chosen)
+        found = logo_check(self.plan.logo, references, self.looker.base_named, drawn)
+        seen, own, before = (f"{right(each):.0%}" for each in (found.references, found.drawn, found.base))
+        self.told.line(f"the logo is on {own} of the pictures (base {before}, references {seen})")
+        return found
+
+    def _shown(self, chosen: Look) -> tuple[list[Image], list[Image]]:
+        """The references, and the pictures of a look."""
+        references = [open_picture(example.path) for example in (*self.plan.held, *self.plan.trained)]
+        return references, [open_picture(self.out / name) for name in chosen.pictures]
 
     def _put(self, step: int) -> None:
         found = checkpoint.load(self._place(step))
