@@ -2,6 +2,7 @@
 
     suites     what is asked, and which kinds of scene of a world it needs
     judge      picture -> what is on it: things with names, colours and places, the stage, the word on a sign
+    witness    the judge with people: `figures` finds and reads them first, by `shapes`, and takes them off the picture
     verdict    what was asked and what is there -> right or wrong, part by part
     run        pipeline and suites -> report
 

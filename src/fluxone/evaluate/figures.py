@@ -14,10 +14,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from PIL import Image
 
+from fluxone.evaluate.follow import wide
 from fluxone.evaluate.shapes import INKS, MATERIALS, PARTS, PROBE, SPANS, TONES, Shape, called, head, shape
 from fluxone.evaluate.truth import DETAILS
 from fluxone.storybook.canvas import SPAN
@@ -87,7 +89,7 @@ def without(picture: Image.Image, figures: Sequence[Figure]) -> Image.Image:
     pixels, taken = _pixels(picture), np.zeros((FINE, FINE), bool)
     for figure in figures:
         taken |= figure.seen
-    return Image.fromarray((_behind(pixels, grown(taken, EDGE)) * 255).round().astype(np.uint8))
+    return Image.fromarray((_behind(pixels, _grown(taken, EDGE)) * 255).round().astype(np.uint8))
 
 
 def _best(gains: Gains, pixels: Pixels) -> Guess | None:
@@ -121,12 +123,10 @@ def _gains(pixels: Pixels) -> Gains:
     return _parted(1 - np.minimum(off, FAR**2) / NEAR**2)
 
 
-def grown(mask: Mask, by: int) -> Mask:
+def _grown(mask: Mask, by: int) -> Mask:
     """The mask with all px within `by` of it, across, down or both."""
-    for axis in (0, 1):
-        wide = np.pad(mask, [(by, by) if axis == side else (0, 0) for side in (0, 1)])
-        mask = np.lib.stride_tricks.sliding_window_view(wide, 2 * by + 1, axis).any(-1)
-    return mask
+    found: Mask = wide(torch.from_numpy(mask), by).numpy()
+    return found
 
 
 def _parted(gains: Float[np.ndarray, "px inks"]) -> Gains:
@@ -168,13 +168,13 @@ def _far(gains: Gains) -> list[Guess]:
             for style in ("short", "long"):
                 one = replace(PROBE, height=height, pose=pose, style=style)
                 worth = _worth(gains, shape(one, COARSE), x, y, COARSE)[0]
-                for n in np.argsort(-worth)[:3]:
-                    found.append((float(worth[n]), one, int(x[n]), int(y[n])))
+                best = [n for n in np.argsort(-worth)[:3] if worth[n] > LIKELY * len(shape(one, COARSE).across)]
+                found += [(float(worth[n]), one, int(x[n]), int(y[n])) for n in best]
     found.sort(key=lambda row: -row[0])
     kept: list[Guess] = []
     scale = FINE // COARSE
-    for worth, one, column, row in found:
-        if len(kept) == TRIED or worth < LIKELY * len(shape(one, COARSE).across):
+    for _, one, column, row in found:
+        if len(kept) == TRIED:
             break
         place = column * scale + scale // 2, row * scale + scale // 2
         if all(abs(k.x - place[0]) + abs(k.y - place[1]) > scale or k.person.style != one.style for k in kept):
@@ -190,7 +190,7 @@ def _close(gains: Gains, pixels: Pixels, guess: Guess) -> Guess:
     best = _climbed(gains, _placed(gains, guess, STEPS))
     for phase in PHASES:
         best = max(best, _placed(gains, replace(best, phase=phase), STEPS), key=lambda one: one.worth)
-    behind = _behind(pixels, grown(_covered(best), MARGIN))
+    behind = _behind(pixels, _grown(_covered(best), MARGIN))
     plain = (1 - np.square(pixels - behind).mean(-1) / NEAR**2).clip(min=0).reshape(-1, 1)
     for part in (rest := [part.copy() for part in gains]):
         part[:-1] -= plain

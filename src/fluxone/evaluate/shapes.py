@@ -138,7 +138,8 @@ def shape(person: Person, size: int, phase: tuple[float, float] = (0.0, 0.0)) ->
             np.round(middle + (steps - by + beside) / scale).astype(np.intp).clip(0, last)
             for by, beside in zip(phase, (right, below), strict=True)
         )
-        return master[rows[:, None], columns]
+        found: NDArray[np.uint8] = master[rows[:, None], columns]
+        return found
 
     labels = sampled(0, 0)
     mixed = np.logical_or.reduce([sampled(*corner) != labels for corner in CORNERS])
