@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from fluxone.evaluate.given import HOLE, Prompt, request, shown
 from fluxone.evaluate.run import world_of
 from fluxone.evaluate.suites import SUITES
 from fluxone.pipeline import Pipeline
+from fluxone.request import Request
 from fluxone.storybook import World
 from fluxone.variants import FAMILY, MINI, Variant
 from fluxone.weights.shipped import place
@@ -33,6 +34,7 @@ OVERVIEW = (
     "styles", "phrases",
 )  # fmt: skip
 IN_ALL = 16
+MARGIN, OVERLAP = 32, 8  # px that are cut from either side to be drawn anew, and of the seam
 
 Cell = tuple[Image.Image, str]
 
@@ -128,6 +130,32 @@ def raw(book: Book) -> list[Cell]:
     return [(book.draw(name, prompt), f"{name}: {prompt.text}") for prompt in asked for name in (MINI.name, "mini-raw")]
 
 
+def ultra(book: Book) -> list[Cell]:
+    """The same prompts at the mini's size, and in two passes at twice that each way."""
+    cells: list[Cell] = []
+    for prompt in book.asked("objects", book.count // 4) + book.asked("people", book.count // 4):
+        asked = request(prompt, seed=book.seed, steps=MINI.steps, size=2 * MINI.size)
+        cells.append((book.draw(MINI.name, prompt), f"mini: {prompt.text}"))
+        large = model(MINI.name)(replace(asked, ultra="tiled")).images[0]
+        cells.append((large, f"ultra, {large.width} px: {prompt.text}"))
+    return cells
+
+
+def expand(book: Book) -> list[Cell]:
+    """The middle of true pictures, and what was drawn around it."""
+    cells: list[Cell] = []
+    own = model("mini-fill")
+    for prompt in book.asked("objects", book.count // 2) + book.asked("relations", book.count // 2):
+        true = shown(prompt.scene, "rgb", own.variant.size)
+        middle = true.crop((MARGIN, 0, true.width - MARGIN, true.height))
+        borders = (MARGIN, MARGIN, 0, 0)
+        asked = Request(prompt=prompt.text, seed=book.seed, init=middle, strength=1.0, expand=borders, paste=OVERLAP)
+        framed = Image.new("RGB", true.size, "white")
+        framed.paste(middle, (MARGIN, 0))
+        cells += [(framed, "given"), (own(asked).images[0], prompt.text)]
+    return cells
+
+
 def drawer(suite: str) -> Variant | None:
     """The row of the family that a suite is drawn by, if it has one."""
     row = SUITES[suite]
@@ -142,8 +170,10 @@ SHEETS: dict[str, Callable[[Book], list[Cell]]] = {
     **{name: from_pictures(name) for name in GIVEN},
     "steps": steps,
     "raw": raw,
+    "expand": expand,
+    "ultra": ultra,
 }
-NEEDS = {"steps": "mini-schnell", "raw": "mini-raw", **GIVEN}
+NEEDS = {"steps": "mini-schnell", "raw": "mini-raw", "expand": "mini-fill", **GIVEN}
 
 
 def absent(names: Sequence[str]) -> list[str]:

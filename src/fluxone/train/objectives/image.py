@@ -51,8 +51,8 @@ class ImageObjective(FlowObjective):
         self._decoded: dict[int, Tensor] = {}
         self.eye, self.embedder = eye(config.model)
         load_average(self.modules(), config.model.start)
-        for part in self.modules().values():
-            part.to(self.device)
+        for taught in self.modules().values():
+            taught.to(self.device)
 
     def modules(self) -> dict[str, nn.Module]:
         return {"eye": self.eye, "embedder": self.embedder}
