@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fluxone import storybook
-from fluxone.errors import BadFile, BadWeights
+from fluxone.errors import BadFile, BadRequest, BadWeights
 from fluxone.nn.autoencoder import AutoEncoder
 from fluxone.recipe import Recipe
 from fluxone.shapes import AutoEncoderShape, Intake
@@ -35,17 +35,24 @@ WIDENED = "img_in.weight"  # of a transformer that is given pictures as channels
 
 
 @torch.no_grad()
-def load_average(modules: Mapping[str, nn.Module], runs: Sequence[str]) -> dict[str, Any]:
+def load_average(
+    modules: Mapping[str, nn.Module], runs: Sequence[str], frozen: Sequence[str] = ()
+) -> dict[str, Any]:
     """Fill modules with the average weights of run folders or models; later ones win. Returns their metadata, merged.
 
     Parts that no run has keep their values; a run's parts that are not asked for are ignored. `RUN:PART` takes that
     part alone. A transformer with more channels than the run's starts deaf to them.
 
+    Args:
+        frozen: parts that will never be learnt, so that a run must have them; a run keeps only what it has learnt.
+
     Raises:
         BadFile, UnknownName: it is neither a folder with a checkpoint nor a model.
+        BadRequest: a frozen part is in none of them.
         BadWeights: a run's part has other names or shapes than the module.
     """
     merged: dict[str, Any] = {}
+    filled: set[str] = set()
     for run in runs:
         place, _, only = run.rpartition(":") if run.rpartition(":")[2] in PARTS else (run, "", "")
         average, meta = _average(place)
@@ -57,12 +64,18 @@ def load_average(modules: Mapping[str, nn.Module], runs: Sequence[str]) -> dict[
             kept = dict(module.named_parameters())
             if not rows:
                 continue
+            filled.add(part)
             if WIDENED in rows:
                 rows[WIDENED] = F.pad(rows[WIDENED], (0, max(0, kept[WIDENED].shape[1] - rows[WIDENED].shape[1])))
             if rows.keys() - kept.keys() or any(rows[k].shape != kept[k].shape for k in rows):
                 raise BadWeights(f"{run} holds another {part} than the recipe describes", hint="compare their [model]")
             for name, value in rows.items():
                 kept[name].copy_(value)
+    if missing := [part for part in frozen if part not in filled]:
+        raise BadRequest(
+            f"{missing[0]} is frozen, and nothing that the run starts from has it: {', '.join(runs) or 'no start'}",
+            hint="put the run or the model that it was learnt in first into `start`",
+        )
     return merged
 
 

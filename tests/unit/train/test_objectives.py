@@ -143,6 +143,15 @@ def test_flow_resumes_exactly_from_the_shared_pool(autoencoder: Path, trained: P
     assert len(list((autoencoder.parent / "latents").iterdir())) == 1
 
 
+def test_what_is_frozen_must_have_been_learnt_before(autoencoder: Path, trained: Path) -> None:
+    made = flow(autoencoder, "resting", 1)
+    frozen = replace(made, model=replace(made.model, start=(str(trained),), frozen=("t5", "clip")))
+    resting = train(frozen)
+    train(replace(frozen, out=f"{resting}-on", model=replace(frozen.model, start=(str(trained), str(resting)))))
+    with pytest.raises(BadRequest, match="t5 is frozen, and nothing that the run starts from has it"):
+        objectives.make(replace(frozen, model=replace(frozen.model, start=(str(resting),))))
+
+
 def test_guidance_starts_as_the_teacher_and_moves_only_the_transformer(autoencoder: Path, trained: Path) -> None:
     made = flow(autoencoder, "guidance", 4)
     made = replace(made, objective="guidance", model=replace(made.model, start=(str(trained),), frozen=("t5", "clip")))

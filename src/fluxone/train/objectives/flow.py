@@ -88,7 +88,7 @@ class FlowObjective:
         self.weights = WEIGHTS | config.weights
         if config.model.rank:
             self.adapters = LowRankAdapters(self.flux, config.model.rank, whole=config.model.whole)
-        load_average(self._all(), config.model.start)
+        load_average(self._all(), config.model.start, config.model.frozen)
         for name in config.model.frozen:
             self._all()[name].requires_grad_(False)
         for part in self._all().values():
