@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--prompts", type=click.IntRange(1, 1000), default=24, show_default=True, help="Of each suite.")
 @click.option("--seeds", type=click.IntRange(1, 100), default=2, show_default=True, help="Pictures of each prompt.")
 @click.option("--steps", type=click.IntRange(1, 1000), help="Default: the model's own.")
+@click.option("--guidance", type=click.FloatRange(0, 100), help="Default: the model's own.")
 @click.option("--ocr", is_flag=True, help="Read signs by OCR too; it needs the `evaluate` extra.")
 @click.option("--json", "as_json", metavar="FILE", help="Every figure and every picture's verdict; - prints it.")
 @click.option("--sheet", metavar="FILE", help="Right and wrong pictures of each suite, with what the judge saw.")
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
 @click.option("--lora", "loras", metavar="FILE[:SCALE]", multiple=True, help="An adapter, in any style; repeat.")
 @click.option("--quiet", is_flag=True, help="Nothing on standard error but errors.")
 def command(
-    model: str, suites: str | None, prompts: int, seeds: int, steps: int | None, ocr: bool, as_json: str | None,
-    sheet: str | None, plot: str | None, device: str | None, dtype: str | None, offload: str, loras: tuple[str, ...],
-    quiet: bool,
+    model: str, suites: str | None, prompts: int, seeds: int, steps: int | None, guidance: float | None, ocr: bool,
+    as_json: str | None, sheet: str | None, plot: str | None, device: str | None, dtype: str | None, offload: str,
+    loras: tuple[str, ...], quiet: bool,
 ) -> None:  # fmt: skip
     """Draw prompts that no training saw, let the judge look, and print a table with 95 % intervals.
 
@@ -52,13 +53,14 @@ def command(
 
     names = run.NAMES if suites is None else tuple(name.strip() for name in suites.split(",") if name.strip())
     run.check(names)
-    bench = _bench(model, recipe, ocr, quiet, prompts=prompts, seeds=seeds, steps=steps)
+    bench = _bench(model, recipe, ocr, quiet, prompts=prompts, seeds=seeds, steps=steps, guidance=guidance)
     _tell(run.evaluate(bench, names), bench, model, targets)
 
 
 def _bench(
-    model: str, recipe: Recipe, ocr: bool, quiet: bool, *, prompts: int, seeds: int, steps: int | None
-) -> Bench:
+    model: str, recipe: Recipe, ocr: bool, quiet: bool, *,
+    prompts: int, seeds: int, steps: int | None, guidance: float | None,
+) -> Bench:  # fmt: skip
     from fluxone.assembly import assemble
     from fluxone.evaluate import run, witness
     from fluxone.evaluate.bench import Bench
@@ -74,6 +76,7 @@ def _bench(
         prompts=prompts,
         seeds=seeds,
         steps=steps,
+        guidance=guidance,
         read=read,
         tell=tell,
     )
@@ -91,6 +94,7 @@ def _tell(found: Any, bench: Bench, model: str, targets: dict[str, Path]) -> Non
         "prompts": bench.prompts,
         "seeds": bench.seeds,
         "steps": bench.usual,
+        "guidance": bench.guidance,
         "suites": report.document(found.scores),
     }
     if "sheet" in targets and any(score.shots for score in found.scores):

@@ -39,6 +39,7 @@ class Bench:
 
     Attributes:
         steps: of a picture; None is the model's own number.
+        guidance: of every picture; None is the model's own.
         read: an OCR that reads signs besides the judge's own reader, if there is one.
         tell: called with what is being done, before it is.
         batch: pictures that are drawn together.
@@ -50,6 +51,7 @@ class Bench:
     prompts: int = 24
     seeds: int = 2
     steps: int | None = None
+    guidance: float | None = None
     read: Read | None = None
     tell: Callable[[str], None] = lambda line: None
     batch: int = BATCH
@@ -78,7 +80,7 @@ class Bench:
         return [drawing for some in _together(jobs) for drawing in self._walk(some)]
 
     def _job(self, prompt: Prompt, seed: int, steps: int) -> Job:
-        asked = request(prompt, seed=seed, steps=steps, size=self.size)
+        asked = request(prompt, seed=seed, steps=steps, size=self.size, guidance=self.guidance)
         return self.pipeline.prepare(self.pipeline.resolve(asked))
 
     def _walk(self, job: Job) -> list[Drawing]:

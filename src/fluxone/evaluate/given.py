@@ -73,8 +73,8 @@ def _hole(scene: Scene, size: int) -> Image.Image:
     return Image.fromarray(mask)
 
 
-def request(prompt: Prompt, *, seed: int, steps: int, size: int) -> Request:
-    """The request that asks a model for the prompt's picture, `size` px square."""
+def request(prompt: Prompt, *, seed: int, steps: int, size: int, guidance: float | None = None) -> Request:
+    """The request that asks a model for the prompt's picture, `size` px square; no guidance is the model's own."""
     fields: dict[str, list[Image.Image]] = {}
     for one in prompt.given:
         fields.setdefault(one.field, []).append(shown(one.scene, one.mode, size))
@@ -84,6 +84,7 @@ def request(prompt: Prompt, *, seed: int, steps: int, size: int) -> Request:
         prompt=prompt.text,
         seed=seed,
         steps=steps,
+        guidance=guidance,
         resolution=Resolution(height=size, width=size),
         strength=1.0 if single["init"] else None,
         references=several["references"],
