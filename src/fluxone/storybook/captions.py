@@ -89,7 +89,7 @@ def _templates(scene: Scene, relation: str) -> tuple[str, ...]:
     if not relation:
         return (*ALONE, *ALONE_MORE) if scene.fluent else ALONE
     known = RELATIONS.get(relation, ())
-    return (*known, *RELATIONS_MORE.get(relation, ())) if scene.fluent else known
+    return (*known, *RELATIONS_MORE.get(relation, ())) if scene.fluent or not known else known
 
 
 def caption(scene: Scene, rng: Random) -> str:

@@ -8,7 +8,7 @@ chance. A pair is its index: any process makes the n-th without the ones before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -52,18 +52,21 @@ Maker = Callable[[Random, int, World, bool], Pair]
 Star = Person | Sprite  # who is kept over pictures
 
 
-def pair(index: int, world: World, *, held_out: bool = False) -> Pair:
+def pair(index: int, world: World, *, held_out: bool = False, kinds: Mapping[str, float] | None = None) -> Pair:
     """The pair number `index`: of combinations that are trained on, or with a target that is not.
+
+    `kinds` are weights of rows of `KINDS`; `WEIGHTS` if not given.
 
     In training neither the target's combination nor that of a reference is held out.
 
     Raises:
         BadRequest: the world is so small that one side is empty.
     """
+    kinds = kinds or WEIGHTS
     base = index * TRIES + (VALIDATION if held_out else 0)
     for seed in range(base, base + TRIES):
         r = Random(seed)
-        kind = r.choices(tuple(WEIGHTS), weights=tuple(WEIGHTS.values()))[0]
+        kind = r.choices(tuple(kinds), weights=tuple(kinds.values()))[0]
         made = KINDS[kind](r, index, world, held_out)
         if _fits(made, held_out) and length(made.text) <= LONGEST:
             return made
@@ -193,8 +196,9 @@ def _boxed(r: Random, world: World, star: Sprite) -> tuple[str, Draft, str]:
     return "inside", draft, article(f"{colour} box")
 
 
-def _where(r: Random, stage: str) -> str:
-    return r.choice((*STAGES[stage].phrases, *STAGES_MORE[stage]))
+def _where(r: Random, world: World, stage: str) -> str:
+    more = STAGES_MORE[stage] if world.fluent else ()
+    return r.choice((*STAGES[stage].phrases, *more))
 
 
 def _called(r: Random, star: Star) -> str:
@@ -230,7 +234,8 @@ def _character(r: Random, index: int, world: World, out: bool) -> Pair:
         kind, draft = _alone(r, world, star)
         what = ""
     target = _staged(r, world, kind, draft)
-    text = r.choice(PAIRS["character"]).format(a=_called(r, star), what=f"{what} {_where(r, target.stage)}".strip())
+    what = f"{what} {_where(r, world, target.stage)}".strip()
+    text = r.choice(PAIRS["character"]).format(a=_called(r, star), what=what)
     return Pair(kind="character", references=(View(scene=reference),), target=target, text=text)
 
 
@@ -245,7 +250,7 @@ def _both(r: Random, index: int, world: World, out: bool) -> Pair:
     kind, draft = _beside(r, world, first, second if isinstance(second, Person) else _pick(second), left)
     target = _staged(r, world, kind, draft)
     text = r.choice(PAIRS["left" if sided else "both"])
-    text = text.format(a=_called(r, first), b=_called(r, second), stage=_where(r, target.stage))
+    text = text.format(a=_called(r, first), b=_called(r, second), stage=_where(r, world, target.stage))
     return Pair(kind="both", references=references, target=target, text=text)
 
 
@@ -275,7 +280,7 @@ def _pose(r: Random, index: int, world: World, out: bool) -> Pair:
         dress = star.bottom == "dress"
         top = f"{star.shirt} {'dress' if dress else 'shirt'}"
         looks = r.choice((f"{star.who} in a {top}", f"{star.who} with {star.hair} hair and a {top}", star.who))
-        text = r.choice(PAIRS["posed"]).format(looks=looks, stage=_where(r, target.stage))
+        text = r.choice(PAIRS["posed"]).format(looks=looks, stage=_where(r, world, target.stage))
     else:
         text = r.choice(PAIRS["pose"]).format(caption=caption(target, r))
     return Pair(kind="pose", references=(View(scene=target, mode="pose"),), target=target, text=AN.sub("an ", text))

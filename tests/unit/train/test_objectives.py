@@ -12,26 +12,29 @@ import torch
 from fluxone import storybook
 from fluxone.assembly import assemble
 from fluxone.conditions.redux import taken_in
+from fluxone.conditions.reference import offset, positions
 from fluxone.errors import BadFile, BadRequest
 from fluxone.lora.adapters import Strength
 from fluxone.lora.load import load_lora
 from fluxone.nn import tokens
 from fluxone.recipe import Recipe
+from fluxone.storybook.pairs import pair
 from fluxone.train import checkpoint, loop, objectives
 from fluxone.train import tokenizer as words
 from fluxone.train.config import Data, Model, TrainConfig
 from fluxone.train.data.answers import LETTERS, survey
 from fluxone.train.data.batch import Batch
-from fluxone.train.data.scenes import draw, nth, world_of
-from fluxone.train.data.tasks import TASKS, Rows
+from fluxone.train.data.scenes import draw, nth, pixels, world_of
+from fluxone.train.data.tasks import TASKS, Rows, referring
 from fluxone.train.data.views import edited
 from fluxone.train.export import export, export_adapters, load_average
 from fluxone.train.objectives.autoencoder import compare
 from fluxone.train.objectives.flow import FLAT, VALIDATION_SIGMAS, FlowObjective, stratified
-from fluxone.train.objectives.guidance import GuidanceObjective
+from fluxone.train.objectives.guidance import GuidanceObjective, blind
 from fluxone.train.objectives.image import ImageObjective
 from fluxone.train.objectives.steps import TOLD, StepObjective
 from fluxone.train.optim import Rates
+from fluxone.train.parts import transformer
 from fluxone.train.run import finished, write
 from fluxone.weights.load import load_bundle
 from fluxone.weights.redux import load_redux
@@ -168,6 +171,25 @@ def test_guidance_starts_as_the_teacher_and_moves_only_the_transformer(autoencod
         assert objective.sheet().width > 8 * DATA.size
 
 
+@torch.no_grad()
+def test_a_blind_block_shows_each_token_of_the_picture_only_itself() -> None:
+    torch.manual_seed(0)
+    flux = transformer(replace(MODEL, single_blocks=0))
+    for parameter in flux.parameters():  # fresh blocks say nothing: their gates are closed
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    ids, txt = tokens.image_ids(2, 2), torch.randn(1, 5, MODEL.text_hidden)
+    about = (ids, txt, tokens.text_ids(5), torch.tensor([0.5]), torch.randn(1, MODEL.clip_hidden), torch.ones(1))
+    x = torch.randn(1, 4, 64)
+    other = torch.cat((x[:, :1], torch.randn(1, 3, 64)), dim=1)
+    seen = [flux(at, *about)[:, 0] for at in (x, other)]
+    with blind(flux, 0, 5):
+        unseen = flux(x, *about)[:, 0]
+    with blind(flux, 0, 5):
+        again = flux(other, *about)[:, 0]
+    assert torch.equal(unseen, again) and not torch.allclose(unseen, seen[0]) and not torch.allclose(*seen)
+    assert torch.equal(flux(x, *about)[:, 0], seen[0])
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_hears_what_it_is_given(autoencoder: Path, task: str) -> None:
     made = flow(autoencoder, task, 1)
@@ -178,7 +200,7 @@ def test_every_task_hears_what_it_is_given(autoencoder: Path, task: str) -> None
     terms["loss"].backward()
     assert torch.isfinite(terms["loss"])
     rows = objective._validation(2)
-    assert (rows.reference is not None) == (task == "edit")
+    assert (rows.reference is not None) == (task in ("edit", "kontext"))
     assert (rows.channels is not None) == (channels > 64)
     if rows.channels is not None:
         assert rows.channels.shape[-1] == channels - 64
@@ -194,6 +216,24 @@ def test_every_task_hears_what_it_is_given(autoencoder: Path, task: str) -> None
             reference, given = (None if p is None else p + 1 for p in (rows.reference, rows.channels))
             other = replace(rows, reference=reference, channels=given)
             assert not torch.allclose(heard, objective.velocity(x, sigma, *text, told, given=other))
+
+
+@pytest.mark.parametrize(("kind", "count"), [("character", 1), ("both", 2), ("pose", 1)])
+def test_pairs_give_their_references_as_the_pipeline_places_them(autoencoder: Path, kind: str, count: int) -> None:
+    made = flow(autoencoder, f"pairs-{kind}", 1)
+    data = replace(DATA, scenes=32, first_scenes=32)
+    material = FlowObjective(replace(made, data=data)).material
+    batch = referring(kind)(material, Rows(numbers=[3, 5]))
+    pairs = [pair(number, material.world, kinds={kind: 1.0}) for number in (3, 5)]
+    assert batch.reference is not None and batch.places is not None
+    assert batch.reference.shape == (2, 4 * count, 64)
+    assert torch.equal(batch.places, torch.cat([positions((2, 2), place) for place in offset([(2, 2)] * count)]))
+    assert [view.mode for view in pairs[0].references] == ["pose" if kind == "pose" else "rgb"] * count
+    for row, found in enumerate(pairs):
+        first = storybook.render(found.references[0].scene, DATA.size, mode=found.references[0].mode)
+        latent = material.encoder.encode(pixels(first)[None])
+        assert torch.allclose(batch.reference[row, :4], tokens.pack(latent)[0], atol=2e-2)
+        assert batch.prompts[row] == found.text or kind == "character"
 
 
 def test_photographs_show_the_same_scenes_and_plain_captions_stay(autoencoder: Path) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fluxone import storybook
 from fluxone.conditions.fill import mask_tokens
+from fluxone.conditions.reference import offset, positions
 from fluxone.nn.autoencoder import AutoEncoder
 from fluxone.nn.tokens import image_ids, pack
 from fluxone.storybook import Scene
@@ -28,6 +29,7 @@ from fluxone.train.data.batch import Batch, Tokens
 from fluxone.train.data.latents import Pool, encode
 from fluxone.train.data.scenes import PEOPLED, draw, nth, world_of
 from fluxone.train.data.views import cover, edited
+from fluxone.train.data.views import referring as paired
 from fluxone.train.parts import caption
 from fluxone.train.tokenizer import encode as encode_words
 
@@ -35,6 +37,8 @@ WORDING = 3  # a seed whose captions tell the place
 DESCRIBED = 0.15  # share of edits that are asked for by a caption of what comes out
 WITHOUT = 0.1  # share of the steps of `edit` that give no picture: the model must still draw from words
 WORDS_ALONE = 0.55  # share of the steps of `mix` that give no picture
+REFERRING = {"character": 0.22, "both": 0.1, "pose": 0.08}  # shares of the steps of `kontext`; the rest are of `edit`
+DESCRIBED_PAIRS = ("character",)  # kinds whose caption says all that the text does
 FOLLOWING = 0.15  # share of edits in which the picture is a depth map, to be followed
 
 
@@ -154,6 +158,36 @@ def edit(material: Material, rows: Rows) -> Batch:
     return replace(material.batch(x, scenes, prompts), reference=reference, places=places)
 
 
+def referring(kind: str) -> Task:
+    """What a kind of pairs asks for, and the one or two pictures that it refers to."""
+
+    def task(material: Material, rows: Rows) -> Batch:
+        pairs = [paired(material.world, number, kind, held_out=rows.held_out) for number in rows.numbers]
+        prompts = [found.text for found in pairs]
+        for row, found in enumerate(pairs):
+            chance = torch.rand((), generator=draw(material.config.seed, rows.step, 7, rows.first + row))
+            if kind in DESCRIBED_PAIRS and not rows.held_out and chance < DESCRIBED:
+                prompts[row] = material.said(found.target, rows, row)
+        count = len(pairs[0].references)
+        seen = [material.take(f"{kind} pair {place + 1}", rows) for place in range(count)]
+        grids = [(material.side, material.side)] * count
+        places = torch.cat([positions(grid, place) for grid, place in zip(grids, offset(grids), strict=True)])
+        made = material.batch(material.take(f"{kind} pair", rows), [found.target for found in pairs], prompts)
+        return replace(made, reference=torch.cat(seen, dim=1), places=places)
+
+    return task
+
+
+def kontext(material: Material, rows: Rows) -> Batch:
+    """All that a reference is good for, one sort for a whole step; held-out scenes are edited."""
+    whole = float(torch.rand((), generator=draw(material.config.seed, rows.step, 8)))
+    for kind, share in REFERRING.items():
+        if not rows.held_out and whole < share:
+            return referring(kind)(material, rows)
+        whole -= share
+    return edit(material, rows)
+
+
 def control(view: str) -> Task:
     """A caption and a map of the scene, as more channels.
 
@@ -200,6 +234,7 @@ TASKS: dict[str, Task] = {
     "photo": told("photo"),
     "plain": plain,
     "edit": edit,
+    "kontext": kontext,
     "mix": mix,
     "control": following,
     "fill": fill,

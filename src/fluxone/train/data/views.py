@@ -18,6 +18,7 @@ from fluxone import storybook
 from fluxone.conditions.control import DETECTORS
 from fluxone.errors import BadRequest
 from fluxone.storybook import Scene, World
+from fluxone.storybook.pairs import Pair, pair
 from fluxone.train.data.scenes import TRIES, nth
 
 Picture = UInt8[np.ndarray, "H W 3"]
@@ -40,6 +41,11 @@ def edited(world: World, number: int, *, held_out: bool = False) -> tuple[Scene,
         if held_out or not storybook.held_out(after):
             return before, after, instruction
     raise BadRequest(f"no edit of scene {number} may be trained on", hint="give the world more objects or colours")
+
+
+def referring(world: World, number: int, kind: str, *, held_out: bool = False) -> Pair:
+    """Pair `number` of those of a kind."""
+    return pair(number, world, held_out=held_out, kinds={kind: 1.0})
 
 
 def box(number: int) -> Hole:
@@ -93,6 +99,21 @@ def _mode(mode: str) -> View:
     return drawn
 
 
+def _target(kind: str) -> View:
+    def drawn(world: World, number: int, size: int, held_out: bool) -> Picture:
+        return storybook.render(referring(world, number, kind, held_out=held_out).target, size)
+
+    return drawn
+
+
+def _reference(kind: str, place: int) -> View:
+    def drawn(world: World, number: int, size: int, held_out: bool) -> Picture:
+        view = referring(world, number, kind, held_out=held_out).references[place]
+        return storybook.render(view.scene, size, mode=view.mode)
+
+    return drawn
+
+
 VIEWS: dict[str, View] = {
     "scene": _scene,
     "photo": _photo,
@@ -101,4 +122,11 @@ VIEWS: dict[str, View] = {
     "canny": _edges,
     "depth": _mode("depth"),
     "pose": _mode("pose"),
+    "character pair": _target("character"),
+    "character pair 1": _reference("character", 0),
+    "both pair": _target("both"),
+    "both pair 1": _reference("both", 0),
+    "both pair 2": _reference("both", 1),
+    "pose pair": _target("pose"),
+    "pose pair 1": _reference("pose", 0),
 }
