@@ -30,11 +30,10 @@ from fluxone.train.data.views import edited
 from fluxone.train.export import export, export_adapters, load_average
 from fluxone.train.objectives.autoencoder import compare
 from fluxone.train.objectives.flow import FLAT, VALIDATION_SIGMAS, FlowObjective, stratified
-from fluxone.train.objectives.guidance import GuidanceObjective, blind
+from fluxone.train.objectives.guidance import GuidanceObjective
 from fluxone.train.objectives.image import ImageObjective
 from fluxone.train.objectives.steps import TOLD, StepObjective
 from fluxone.train.optim import Rates
-from fluxone.train.parts import transformer
 from fluxone.train.run import finished, write
 from fluxone.weights.load import load_bundle
 from fluxone.weights.redux import load_redux
@@ -169,25 +168,6 @@ def test_guidance_starts_as_the_teacher_and_moves_only_the_transformer(autoencod
     with torch.no_grad():
         assert list(objective.validate()) == [f"flow@{level}" for level in VALIDATION_SIGMAS]
         assert objective.sheet().width > 8 * DATA.size
-
-
-@torch.no_grad()
-def test_a_blind_block_shows_each_token_of_the_picture_only_itself() -> None:
-    torch.manual_seed(0)
-    flux = transformer(replace(MODEL, single_blocks=0))
-    for parameter in flux.parameters():  # fresh blocks say nothing: their gates are closed
-        parameter.add_(0.1 * torch.randn_like(parameter))
-    ids, txt = tokens.image_ids(2, 2), torch.randn(1, 5, MODEL.text_hidden)
-    about = (ids, txt, tokens.text_ids(5), torch.tensor([0.5]), torch.randn(1, MODEL.clip_hidden), torch.ones(1))
-    x = torch.randn(1, 4, 64)
-    other = torch.cat((x[:, :1], torch.randn(1, 3, 64)), dim=1)
-    seen = [flux(at, *about)[:, 0] for at in (x, other)]
-    with blind(flux, 0, 5):
-        unseen = flux(x, *about)[:, 0]
-    with blind(flux, 0, 5):
-        again = flux(other, *about)[:, 0]
-    assert torch.equal(unseen, again) and not torch.allclose(unseen, seen[0]) and not torch.allclose(*seen)
-    assert torch.equal(flux(x, *about)[:, 0], seen[0])
 
 
 @pytest.mark.parametrize("task", TASKS)
