@@ -9,10 +9,11 @@
  * Rows from `start` to before `stop` are worked on, so that threads can share them.
  */
 #include <math.h>
-#ifdef __AVX512BF16__
+#if defined(__AVX512BF16__) || defined(__AVX512VNNI__)
 #include <immintrin.h>
 #endif
 #include "native.c"
+#include "product.c"
 
 #define LANES 16
 #define EPS 1e-6f

@@ -60,7 +60,7 @@ def multiply_dynamic(x: Tensor, packed: Mapping[str, Tensor], bias: Tensor | Non
         numbers, scales = native.quantized(rows)
         scaled = packed["row_scale"].flatten()
         bias = scaled.new_zeros(scaled.shape) if bias is None else bias.float()
-        sums = torch._int_mm(numbers, weight.t())
+        sums = native.product(numbers, weight)
         return native.finished(sums, scales, scaled, bias, x.dtype).view(*x.shape[:-1], weight.shape[0])
     numbers, scale = quantized(rows)
     out = torch._int_mm(numbers, weight.t()).to(torch.float32).mul_(scale)

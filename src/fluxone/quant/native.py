@@ -22,10 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("fused.c", "native.c"))  # the first includes the second
+NAMES = ("fused.c", "native.c", "product.c")  # the first includes the others
+SOURCES = tuple(Path(__file__).with_name(name) for name in NAMES)
 OPTIONS = (
     "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC",
 )  # fmt: skip
+PANEL = 64  # what a product's sizes are multiples of, `product.c`
 MANY = 1 << 18  # numbers from which threads share them
 PATIENCE = 120  # seconds that the compiler may take
 WORDS = {torch.float32: "f32", torch.bfloat16: "bf16"}
@@ -61,6 +63,31 @@ def helps(x: Tensor) -> bool:
     """Whether the compiled passes can be used for a tensor; torch's compiler makes passes of its own."""
     here = x.device.type == "cpu" and x.dtype in WORDS and not torch.compiler.is_compiling()
     return here and library() is not None
+
+
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """x (R I) times the turned weight (O I), int8 by int8 into int32 (R O), exactly.
+
+    A loop of ours where the processor has AVX-512 VNNI and the sizes fit it, else torch's.
+    """
+    (rows, columns), out = x.shape, weight.shape[0]
+    work = _product()
+    if work is None or columns % PANEL or out % PANEL or not (x.is_contiguous() and weight.is_contiguous()):
+        return torch._int_mm(x, weight.t())
+    sums = torch.empty(rows, out, dtype=torch.int32)
+    places = x.data_ptr(), weight.data_ptr(), sums.data_ptr()
+    shared(lambda start, stop: work(*places, rows, columns, out, start, stop), out // PANEL, rows * out)
+    return sums
+
+
+@cache
+def _product() -> Callable[..., None] | None:
+    """`product.c`, where this processor's library has it."""
+    work: Callable[..., None] | None = getattr(library(), "product_i8", None)
+    if work is not None:
+        work.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_long] * 5  # type: ignore[attr-defined]
+        work.restype = None  # type: ignore[attr-defined]
+    return work
 
 
 def quantized(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -125,7 +125,8 @@ class CpuPasses:
             return Product(layer(x.numbers))
         assert isinstance(layer, QuantLinear)
         kept = _kept(layer, x.lower)
-        return Product(torch._int_mm(x.numbers, kept.turned), x.scales, kept.weights, kept.bias, x.offsets, kept.beyond)
+        sums = native.product(x.numbers, kept.weight)
+        return Product(sums, x.scales, kept.weights, kept.bias, x.offsets, kept.beyond)
 
     def gate(self, made: Product, gate: Tensor, x: Tensor) -> Tensor:
         """x + gate * product."""
@@ -167,11 +168,10 @@ class CpuPasses:
 
 @dataclass
 class Kept:
-    """What is made of a layer once: its weight turned, scales of rows, bias, and the sums of its last columns."""
+    """What is made of a layer once: scales of its weight's rows, bias, and the sums of its last columns."""
 
     weight: Tensor
     own_bias: Tensor | None
-    turned: Tensor
     weights: Tensor
     bias: Tensor
     beyond: Tensor | None
@@ -186,7 +186,7 @@ def _kept(layer: QuantLinear, columns: int) -> Kept:
         scale = layer.get_buffer("row_scale").flatten()
         sums = weight[:, -columns:].sum(1, dtype=torch.int32).float() * scale if columns else None
         own = torch.zeros_like(scale) if bias is None else bias.detach().float()
-        kept = layer.__dict__["_kept"] = Kept(weight, bias, weight.t(), scale, own, sums)
+        kept = layer.__dict__["_kept"] = Kept(weight, bias, scale, own, sums)
     return kept
 
 
