@@ -269,33 +269,42 @@ FAMILY(f32_f32_f32, float, PLAIN_F32, float, load_f32, store_f32, float, emit_f3
 FAMILY(bf16_bf16_bf16, uint16_t, PLAIN_BF16, uint16_t, load_bf16, store_bf16, uint16_t, emit_bf16, uint16_t,
        load_bf16, put_bf16)
 
-/* Scores become powers of e, relative to their row's largest; what a row has to be multiplied by for a sum of 1 is left
- * to who reads what the values are weighed to: there it is a product for each number of a head, not for each score. */
+/* Scores become powers of e, relative to their row's largest; their sum is what comes back. */
+#define POWERS(F)                                                                                                     \
+    static inline float powers_##F(float *row, float turns, long columns) {                                           \
+        float lanes[LANES], most = -INFINITY;                                                                         \
+        for (long i = 0; i < LANES; i++) lanes[i] = -INFINITY;                                                        \
+        long c = 0;                                                                                                   \
+        for (; c + LANES <= columns; c += LANES)                                                                      \
+            for (long i = 0; i < LANES; i++) lanes[i] = row[c + i] > lanes[i] ? row[c + i] : lanes[i];                \
+        for (; c < columns; c++) most = row[c] > most ? row[c] : most;                                                \
+        for (long i = 0; i < LANES; i++) most = lanes[i] > most ? lanes[i] : most;                                    \
+        float most_turns = -most * turns, sums[LANES] = {0}, total = 0;                                               \
+        for (c = 0; c + LANES <= columns; c += LANES)                                                                 \
+            for (long i = 0; i < LANES; i++) {                                                                        \
+                float power = turned_##F(FMA(row[c + i], turns, most_turns));                                         \
+                row[c + i] = power;                                                                                   \
+                sums[i] += power;                                                                                     \
+            }                                                                                                         \
+        for (; c < columns; c++) total += row[c] = turned_##F(FMA(row[c], turns, most_turns));                        \
+        for (long i = 0; i < LANES; i++) total += sums[i];                                                            \
+        return total;                                                                                                 \
+    }
+POWERS(f32)
+POWERS(bf16)
+
+/* What a row has to be multiplied by for a sum of 1 is left to who reads what the values are weighed to: there it is a
+ * product for each number of a head, not for each score. */
 #define SOFTMAX(F, T, LOAD)                                                                                           \
     void softmax_##F(T *scores, float *shares, float factor, long columns, long start, long stop) {                   \
-        float row[columns], turns = factor * 1.44269504f;                                                             \
+        float row[columns];                                                                                           \
         for (long r = start; r < stop; r++) {                                                                         \
             T *own = scores + r * columns;                                                                            \
-            float lanes[LANES], most = -INFINITY;                                                                     \
-            for (long i = 0; i < LANES; i++) lanes[i] = -INFINITY;                                                    \
-            long c = 0;                                                                                               \
-            for (; c < columns; c++) row[c] = LOAD(own[c]);                                                           \
-            for (c = 0; c + LANES <= columns; c += LANES)                                                             \
-                for (long i = 0; i < LANES; i++) lanes[i] = row[c + i] > lanes[i] ? row[c + i] : lanes[i];            \
-            for (; c < columns; c++) most = row[c] > most ? row[c] : most;                                            \
-            for (long i = 0; i < LANES; i++) most = lanes[i] > most ? lanes[i] : most;                                \
-            float most_turns = -most * turns, sums[LANES] = {0}, total = 0;                                           \
-            for (c = 0; c + LANES <= columns; c += LANES)                                                             \
-                for (long i = 0; i < LANES; i++) {                                                                    \
-                    float power = turned_##F(FMA(row[c + i], turns, most_turns));                                     \
-                    row[c + i] = power;                                                                               \
-                    sums[i] += power;                                                                                 \
-                }                                                                                                     \
-            for (; c < columns; c++) total += row[c] = turned_##F(FMA(row[c], turns, most_turns));                    \
-            for (long i = 0; i < LANES; i++) total += sums[i];                                                        \
-            shares[r] = 1.0f / total;                                                                                 \
+            for (long c = 0; c < columns; c++) row[c] = LOAD(own[c]);                                                 \
+            shares[r] = 1.0f / powers_##F(row, factor * 1.44269504f, columns);                                        \
             put_##F(row, own, 1.0f, columns);                                                                         \
         }                                                                                                             \
     }
 SOFTMAX(f32, float, load_f32)
 SOFTMAX(bf16, uint16_t, load_bf16)
+#include "attend.c"

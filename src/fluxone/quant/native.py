@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NAMES = ("fused.c", "native.c", "product.c")  # the first includes the others
+NAMES = ("fused.c", "native.c", "product.c", "attend.c")  # the first includes the others
 SOURCES = tuple(Path(__file__).with_name(name) for name in NAMES)
 OPTIONS = (
     "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC",
@@ -88,6 +88,36 @@ def _product() -> Callable[..., None] | None:
         work.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_long] * 5  # type: ignore[attr-defined]
         work.restype = None  # type: ignore[attr-defined]
     return work
+
+
+def attended(q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
+    """Attention of (heads, positions, size) in bfloat16 by `attend.c`, or None where that cannot be."""
+    heads, total, size = q.shape
+    work, room = _attend()
+    if work is None or room is None or q.dtype != torch.bfloat16 or size % PANEL:
+        return None
+    mixed, factor, bytes_ = torch.empty_like(q), size**-0.5, room(total, size)
+    places = q.data_ptr(), k.data_ptr(), v.data_ptr(), mixed.data_ptr(), factor
+
+    def part(start: int, stop: int) -> None:
+        own = torch.empty(bytes_, dtype=torch.uint8)
+        work(*places, own.data_ptr(), total, size, start, stop)
+
+    shared(part, heads * total, heads * total**2)
+    return mixed
+
+
+@cache
+def _attend() -> tuple[Callable[..., None] | None, Callable[[int, int], int] | None]:
+    """`attend.c` and the bytes it needs, where this processor's library has them."""
+    work: Callable[..., None] | None = getattr(library(), "attend_bf16", None)
+    room: Callable[[int, int], int] | None = getattr(library(), "attend_room", None)
+    if work is not None and room is not None:
+        places = [ctypes.c_void_p] * 4
+        work.argtypes = [*places, ctypes.c_float, ctypes.c_void_p, *[ctypes.c_long] * 4]  # type: ignore[attr-defined]
+        work.restype = None  # type: ignore[attr-defined]
+        room.argtypes, room.restype = [ctypes.c_long] * 2, ctypes.c_long  # type: ignore[attr-defined]
+    return work, room
 
 
 def quantized(x: Tensor) -> tuple[Tensor, Tensor]:

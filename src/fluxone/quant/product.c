@@ -1,4 +1,5 @@
-/* int8 by int8 into int32 for processors with AVX-512 VNNI: sums (R O) = x (R I) times the turned weight (O I).
+/* Products for processors with AVX-512 VNNI, by words of four bytes: four int8, or two bfloat16 for attention (`attend.c`).
+ * int8 by int8 into int32: sums (R O) = x (R I) times the turned weight (O I).
  *
  *   weight, 64 rows of it --turn--> panel: four bytes of each of the 64 rows, the next four bytes of each, ...
  *   x, six rows of it, a word broadcast; panel, four registers      24 registers of sums
@@ -16,17 +17,21 @@
 #define DEPTH 1280 /* columns in a panel: 80 KiB, with its rows of x less than a second-level cache */
 #define BLOCK 384 /* rows of x that meet a panel while they are near */
 
-/* The compiler's own intrinsic made GCC 12 keep the sums in memory: half the speed. */
-static inline __m512i multiplied(__m512i sum, __m512i panel, __m512i word) {
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(panel), "v"(word));
+/* The compiler's own intrinsics made GCC 12 keep the sums in memory: half the speed. */
+static inline __attribute__((always_inline)) __m512i multiplied(const int half, __m512i sum, __m512i panel,
+                                                                __m512i word) {
+    if (half)
+        __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(panel), "v"(word));
+    else
+        __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(panel), "v"(word));
     return sum;
 }
 
-/* 16 rows of 16 words to 16 columns, 128 added to each byte. */
-static inline void turn_words(const int8_t *from, long stride, uint8_t *to) {
+/* 16 rows of 16 words to 16 columns, some bits of each byte turned over. */
+static inline void turn_words(const int8_t *from, long stride, uint8_t *to, int over) {
     __m512i a[16], b[16];
     for (int i = 0; i < 16; i++)
-        a[i] = _mm512_xor_si512(_mm512_loadu_si512(from + i * stride), _mm512_set1_epi8((char)0x80));
+        a[i] = _mm512_xor_si512(_mm512_loadu_si512(from + i * stride), _mm512_set1_epi8((char)over));
     for (int i = 0; i < 16; i += 2) {
         b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
         b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
@@ -51,7 +56,7 @@ static inline void turn_words(const int8_t *from, long stride, uint8_t *to) {
 /* -128 times the sum of a row. */
 static inline int32_t begun(const int8_t *row, long columns) {
     __m512i sum = _mm512_setzero_si512(), ones = _mm512_set1_epi8(1);
-    for (long c = 0; c < columns; c += 64) sum = multiplied(sum, ones, _mm512_loadu_si512(row + c));
+    for (long c = 0; c < columns; c += 64) sum = multiplied(0, sum, ones, _mm512_loadu_si512(row + c));
     return -128 * _mm512_reduce_add_epi32(sum);
 }
 
@@ -70,8 +75,8 @@ static inline int32_t begun(const int8_t *row, long columns) {
         int32_t word;                                                                                                 \
         memcpy(&word, x + i * columns + k, 4);                                                                        \
         __m512i same = _mm512_set1_epi32(word);                                                                       \
-        a##i = multiplied(a##i, first, same), b##i = multiplied(b##i, second, same);                                  \
-        c##i = multiplied(c##i, third, same), d##i = multiplied(d##i, fourth, same);                                  \
+        a##i = multiplied(half, a##i, first, same), b##i = multiplied(half, b##i, second, same);                      \
+        c##i = multiplied(half, c##i, third, same), d##i = multiplied(half, d##i, fourth, same);                      \
     }
 #define END(i)                                                                                                        \
     if (i < rows) {                                                                                                   \
@@ -81,9 +86,9 @@ static inline int32_t begun(const int8_t *row, long columns) {
     }
 
 /* A few rows of x, a number known when compiled, with a panel. The sums begin at `less`, or without it where they are. */
-static inline __attribute__((always_inline)) void tile(const int rows, const int8_t *x, const uint8_t *panel,
-                                                       int32_t *sums, const int32_t *less, long depth, long columns,
-                                                       long out) {
+static inline __attribute__((always_inline)) void tile(const int half, const int rows, const int8_t *x,
+                                                       const uint8_t *panel, int32_t *sums, const int32_t *less,
+                                                       long depth, long columns, long out) {
     const __m512i zero = _mm512_setzero_si512();
     ROWS(BEGIN)
     for (long k = 0; k < depth; k += 4, panel += 4 * PANEL) {
@@ -95,12 +100,13 @@ static inline __attribute__((always_inline)) void tile(const int rows, const int
 }
 
 #define TILE(many)                                                                                                    \
-    case many: tile(many, own, panel, to, begin, depth, columns, out); break;
+    case many: tile(half, many, own, panel, to, begin, depth, columns, out); break;
 
 /* All rows of a block with a panel, as evenly as they can be shared among tiles. Meanwhile `coming`, what the next panel
  * is made of, is fetched: weights are read once a step, from memory. */
-static void tiles(const int8_t *x, const uint8_t *panel, int32_t *sums, const int32_t *less, long depth, long columns,
-                  long out, long rows, const int8_t *coming, long ahead) {
+static inline __attribute__((always_inline)) void
+tiles(const int half, const int8_t *x, const uint8_t *panel, int32_t *sums, const int32_t *less, long depth,
+      long columns, long out, long rows, const int8_t *coming, long ahead) {
     long count = (rows + TALL - 1) / TALL, line = 0;
     for (long t = 0; t < count; t++) {
         for (; line < (t + 1) * ahead / count; line++)
@@ -125,11 +131,11 @@ void product_i8(const int8_t *x, const int8_t *weight, int32_t *sums, long rows,
                 long depth = columns - k < DEPTH ? columns - k : DEPTH;
                 for (long d = 0; d < depth; d += 64)
                     for (long g = 0; g < PANEL; g += 16)
-                        turn_words(weight + (p + g) * columns + k + d, columns, panel + d * PANEL + 4 * g);
+                        turn_words(weight + (p + g) * columns + k + d, columns, panel + d * PANEL + 4 * g, 0x80);
                 long on = k + DEPTH < columns, after = on ? columns - k - DEPTH : columns;
                 const int8_t *coming = weight + (on ? p : p + PANEL) * columns + (on ? k + DEPTH : 0);
                 long ahead = !on && p + PANEL >= stop * PANEL ? 0 : after < DEPTH ? after : DEPTH;
-                tiles(x + r * columns + k, panel, sums + r * out + p, k ? 0 : less, depth, columns, out, many, coming,
+                tiles(0, x + r * columns + k, panel, sums + r * out + p, k ? 0 : less, depth, columns, out, many, coming,
                       ahead);
             }
     }
