@@ -1,4 +1,4 @@
-"""`native.c`, built for this machine when it is first needed and kept in the cache; None where that cannot be.
+"""`fused.c` and what it includes, built for this machine when first needed and kept in the cache; None without it.
 
 A C compiler (`cc`) is enough. FLUXONE_NATIVE=0 does without it, FLUXONE_CACHE says where the result is kept.
 """
