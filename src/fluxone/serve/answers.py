@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 import sqlalchemy as sa
@@ -28,6 +30,7 @@ CODES = {
     405: "method_not_allowed", 413: "too_large", 422: "invalid_request", 429: "rate_limit_exceeded",
     500: "internal_error", 503: "unavailable",
 }  # fmt: skip
+UNREAD = "There was an error parsing the body"  # FastAPI's words for JSON that cannot be
 AWAY = 5  # s, after which a database that is away may be back
 
 
@@ -43,10 +46,11 @@ def status_of(error: FluxoneError) -> int:
 
 
 def told(
-    http: Http, status: int, message: str, *, detail: Any = None, param: str | None = None, retry: int = 0
+    http: Http, status: int, message: str, *, detail: Any = None, param: str | None = None, retry: int = 0,
+    headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """An error in the shape of the dialect that was spoken to."""
-    headers = {"Retry-After": str(retry)} if retry else None
+    headers = {"Retry-After": str(retry)} if retry else headers
     if http.url.path.startswith(OPENAI):
         status = 400 if status == 422 else status
         kind = "invalid_request_error" if status < 500 else "server_error"
@@ -70,14 +74,14 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(ValidationError)
     @app.exception_handler(RequestValidationError)
     def invalid(http: Http, error: RequestValidationError | ValidationError) -> JSONResponse:
-        faults = [{"loc": fault["loc"], "msg": fault["msg"], "type": fault["type"]} for fault in error.errors()]
+        faults = [{"loc": fault["loc"], "msg": _fault(http, fault), "type": fault["type"]} for fault in error.errors()]
         places = [".".join(str(part) for part in fault["loc"] if part != "body") or "body" for fault in faults]
         message = "; ".join(f"{place}: {fault['msg']}" for place, fault in zip(places, faults, strict=True))
         return told(http, 422, message[:2000], detail=faults, param=places[0])
 
     @app.exception_handler(HTTPException)
     def plain(http: Http, error: HTTPException) -> JSONResponse:
-        return told(http, error.status_code, str(error.detail))
+        return told(http, error.status_code, _sentence(http, error), headers=error.headers)
 
     @app.exception_handler(sa.exc.SQLAlchemyError)
     def away(http: Http, error: sa.exc.SQLAlchemyError) -> JSONResponse:
@@ -88,3 +92,23 @@ def install(app: FastAPI) -> None:
     def unforeseen(http: Http, error: Exception) -> JSONResponse:
         log.error("%s %s", http.method, http.url.path, exc_info=error)
         return told(http, 500, "the server failed; its log says why")
+
+
+def _fault(http: Http, fault: Mapping[str, Any]) -> str:
+    """What is wrong with a field, or with a body that was not even read as JSON."""
+    kind = http.headers.get("content-type", "").split(";")[0]
+    if tuple(fault["loc"]) == ("body",) and fault["type"] == "model_attributes_type" and "json" not in kind:
+        return "it is not sent as JSON; send a JSON object with Content-Type: application/json"
+    return str(fault["msg"]).removeprefix("Value error, ")
+
+
+def _sentence(http: Http, error: HTTPException) -> str:
+    """What the framework says in two words, with what to do."""
+    path = http.url.path[:200]
+    if error.status_code == 404 and error.detail == HTTPStatus.NOT_FOUND.phrase:
+        return f"there is nothing at {path}; /docs lists what there is"
+    if error.status_code == 405:
+        return f"{path} takes no {http.method}; use {(error.headers or {}).get('Allow', 'another method')}"
+    if error.detail == UNREAD:
+        return "the body is no JSON that can be read; send a JSON object in UTF-8"
+    return str(error.detail)

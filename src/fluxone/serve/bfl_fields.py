@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, Field, create_model
+from pydantic import AliasChoices, BaseModel, Field, create_model, model_validator
 
 from fluxone.request import MAX_PROMPT, MAX_SEED
 from fluxone.serve.serving import Want
@@ -160,8 +160,18 @@ ENDPOINTS: dict[str, Endpoint] = {
 }  # fmt: skip
 
 
+class Told(BaseModel):
+    """What all bodies do."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def default(cls, told: Any) -> Any:
+        """Take null as the default, as in BFL's API."""
+        return {name: value for name, value in told.items() if value is not None} if isinstance(told, dict) else told
+
+
 def body_of(name: str, endpoint: Endpoint) -> type[BaseModel]:
     """The type of a request's body, checked by its fields; those that it has not are ignored, as BFL does."""
     title = "".join(word.capitalize() for word in name.replace(".", "-").split("-")) + "Inputs"
-    body: type[BaseModel] = create_model(title, **{**endpoint.fields, **COMMON})
+    body: type[BaseModel] = create_model(title, __base__=Told, **{**endpoint.fields, **COMMON})
     return body

@@ -12,12 +12,15 @@ import http.client
 import ipaddress
 import socket
 import ssl
+import time
 from collections.abc import Collection, Mapping
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from fluxone.errors import BadRequest
 
 SECONDS = 10.0
+WHOLE = 60.0  # s for a picture: who sends a byte now and then holds nobody up for ever
+NAT64 = ipaddress.ip_network("64:ff9b::/96")  # an IPv4 address, which may be private, in its last 32 bits
 REDIRECTS = 3
 CHUNK = 2**16
 PORTS = {"http": 80, "https": 443}
@@ -76,6 +79,8 @@ def check(url: str, *, reachable: Collection[str] = ()) -> str:
 def _public(address: str) -> bool:
     ip = ipaddress.ip_address(address.split("%")[0])
     inner = getattr(ip, "ipv4_mapped", None) or getattr(ip, "sixtofour", None)
+    if ip.version == NAT64.version and ip in NAT64:
+        inner = ipaddress.IPv4Address(ip.packed[-4:])
     return (inner or ip).is_global and not (inner or ip).is_multicast
 
 
@@ -133,12 +138,14 @@ class _Connection:
             raise BadRequest(f"{_shown(self.url)} does not answer: {error}") from None
 
     def read(self, response: http.client.HTTPResponse, limit: int) -> bytes:
-        found = bytearray()
+        found, end = bytearray(), time.monotonic() + WHOLE
         try:
-            while chunk := response.read(CHUNK):
+            while chunk := response.read1(CHUNK):
                 found += chunk
                 if len(found) > limit:
                     raise BadRequest(f"{_shown(self.url)} is larger than {limit} bytes")
+                if time.monotonic() > end:
+                    raise BadRequest(f"{_shown(self.url)} takes longer than {WHOLE:g} s", hint="send the file itself")
         except (OSError, http.client.HTTPException) as error:
             raise BadRequest(f"{_shown(self.url)} breaks off: {error}") from None
         return bytes(found)

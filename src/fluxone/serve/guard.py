@@ -48,6 +48,9 @@ class Guard:
         name = headers.get("x-request-id", "")[:64]
         name = name if name.isascii() and name.isprintable() and name.strip() else uuid.uuid4().hex
         REQUEST.set(name)
+        method = scope["method"]
+        if method == "HEAD":  # what GET would answer, without its body
+            scope = {**scope, "method": "GET"}
 
         async def noted(message: Message) -> None:
             nonlocal status
@@ -57,6 +60,8 @@ class Guard:
                 more["X-Request-Id"] = name
                 for key, value in HEADERS.items():
                     more.setdefault(key, value)
+            elif method == "HEAD" and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
             await send(message)
 
         try:
@@ -68,8 +73,8 @@ class Guard:
             route = getattr(scope.get("route"), "path", "other")
             self.metrics.answered(route, status)
             seconds = time.perf_counter() - began
-            said = {"method": scope["method"], "path": route, "status": status, "seconds": round(seconds, 4)}
-            log.info("%s %s %d %.3fs id=%s", scope["method"], route, status, seconds, name, extra={"told": said})
+            said = {"method": method, "path": route, "status": status, "seconds": round(seconds, 4)}
+            log.info("%s %s %d %.3fs id=%s", method, route, status, seconds, name, extra={"told": said})
         return None
 
     def refused(self, headers: Headers) -> tuple[int, str] | None:

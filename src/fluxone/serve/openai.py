@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import io
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -43,6 +45,7 @@ EFFORT = {"low": 0.5}  # share of the model's own steps, by quality; 1 is all ot
 TOKEN = 256  # px
 PATIENCE = 1.0  # s between looks whether the client is still there
 MOST_FIELDS = 64
+OBJECT = re.compile(r"(\w+)\[(\w+)\]")  # a field of an object, as forms write it
 
 router = APIRouter(tags=["OpenAI"])
 
@@ -114,7 +117,7 @@ async def _form(http: Http) -> tuple[Common, list[Image.Image], Image.Image | No
         for key, value in form.multi_items():
             name = key.removesuffix("[]")
             if not isinstance(value, UploadFile):
-                fields[name] = value
+                _put(fields, name, value)
                 continue
             picture = await run_in_threadpool(from_bytes, await value.read(), name, limits)
             if name == "mask":
@@ -123,6 +126,21 @@ async def _form(http: Http) -> tuple[Common, list[Image.Image], Image.Image | No
                 images.append(picture)
     _needed("image", images)
     return Common.model_validate(fields), images, mask
+
+
+def _put(fields: dict[str, Any], name: str, value: str) -> None:
+    """One field of a form: objects come as JSON, or with their own fields in brackets (`lora[name]`)."""
+    if found := OBJECT.fullmatch(name):
+        inner = fields.setdefault(found[1], {})
+        if isinstance(inner, dict):
+            inner[found[2]] = value
+        return
+    fields[name] = _json(value.encode()) if name == "lora" and value.lstrip().startswith(("{", "[")) else value
+
+
+def _print(image: Image.Image) -> str:
+    """What tells one picture from another."""
+    return f"{image.mode}{image.size}{hashlib.sha256(image.tobytes()).hexdigest()}"
 
 
 def _needed(name: str, value: object) -> None:
@@ -138,7 +156,7 @@ async def _answer(
     house.keys.count(owner)
     orders = await run_in_threadpool(_orders, house, body, images, mask, kind)
     if once is not None:
-        same = digest(kind, body.model_dump_json(), *(str(image.tobytes()) for image in images))
+        same = digest(kind, body.model_dump_json(), *map(_print, [*images, *([mask] if mask else [])]))
         orders = [replace(order, idempotency=f"{once}-{i}"[:255], digest=same) for i, order in enumerate(orders)]
     rows = await run_in_threadpool(_accept, house, orders, owner)
     size = str(orders[0].request.frame or orders[0].request.resolution)

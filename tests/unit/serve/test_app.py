@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
@@ -109,6 +110,36 @@ def test_health_readiness_and_metrics(server: Server) -> None:
     assert (client.get("/readyz").status_code, client.get("/readyz").json()["trouble"]) == (503, "no such model")
 
 
+def test_head_answers_what_get_would(server: Server) -> None:
+    client = server()
+    for path in ("/", "/healthz", "/readyz", "/metrics", "/docs", "/page.js", "/v1/models", "/openapi.json"):
+        reply = client.head(path)
+        assert (reply.status_code, reply.content) == (200, b""), path
+        assert reply.headers["content-type"] == client.get(path).headers["content-type"]
+    told = client.post("/v1/flux-dev", json={"prompt": "x"}).json()
+    sample = urlsplit(wait(client, told["polling_url"])["result"]["sample"])
+    head = client.head(f"{sample.path}?{sample.query}")
+    assert (head.status_code, head.headers["content-type"], head.content) == (200, "image/jpeg", b"")
+    assert client.head("/v1/flux-dev").status_code == 405
+    assert client.head("/nowhere").status_code == 404
+
+
+def test_what_is_not_there_and_not_taken_is_said(server: Server) -> None:
+    client = server()
+    wrong = client.delete("/v1/flux-dev")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+    assert wrong.json()["message"] == "/v1/flux-dev takes no DELETE; use POST"
+    assert client.options("/v1/images/generations").json()["error"]["message"].endswith("use POST")
+    assert client.get("/nowhere").json()["message"].startswith("there is nothing at /nowhere")
+    for path, place in (("/v1/flux-dev", "message"), ("/v1/images/generations", "error")):
+        for raw, kind, found in (
+            (b"prompt=x", "text/plain", "Content-Type: application/json"),
+            (b'{"prompt":"\xff"}', "application/json", "no JSON that can be read"),
+        ):
+            told = client.post(path, content=raw, headers={"Content-Type": kind})
+            assert told.status_code in (400, 422) and found in str(told.json()[place])
+
+
 def test_what_was_left_undone_is_taken_up(server: Server) -> None:
     held = Fake(held=True)
     url = server(held).post("/v1/flux-dev", json={"prompt": "x"}).json()["polling_url"]
@@ -153,6 +184,7 @@ PRIVATE = (
     "http://127.0.0.1/", "http://localhost:80/", "http://10.0.0.1/", "http://192.168.1.1/", "http://169.254.169.254/",
     "http://[::1]/", "http://[::ffff:127.0.0.1]/", "http://0.0.0.0/", "http://2130706433/", "http://[fe80::1%25eth0]/",
     "http://[fc00::1]/", "http://100.64.0.1/", "http://224.0.0.1/", "http://[2002:7f00:1::]/",
+    "http://[64:ff9b::7f00:1]/",
 )  # fmt: skip
 
 
@@ -168,6 +200,12 @@ def test_what_may_be_fetched(there: str) -> None:
         fetch.fetch(there, limit=99, reachable=("127.0.0.1",))
     with pytest.raises(BadRequest, match="not a public address"):
         fetch.fetch(f"{there}/away", limit=99, reachable=("127.0.0.1",))
+
+
+def test_who_sends_for_ever_is_left(there: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "WHOLE", -1.0)
+    with pytest.raises(BadRequest, match="takes longer than"):
+        fetch.fetch(there, limit=100, reachable=("127.0.0.1",))
 
 
 def test_a_name_that_changes_its_address_gains_nothing(there: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,6 +125,16 @@ def test_bad_bodies(server: Server) -> None:
             assert place in told["detail"][0]["loc"]
 
 
+def test_null_is_the_default(server: Server) -> None:
+    client = server()
+    names = ("width", "height", "safety_tolerance", "prompt_upsampling", "output_format", "steps", "guidance", "seed")
+    assert client.post("/v1/flux-dev", json={"prompt": None, **dict.fromkeys(names)}).status_code == 200
+    ultra = dict.fromkeys(("aspect_ratio", "raw", "image_prompt", "image_prompt_strength"))
+    assert client.post("/v1/flux-pro-1.1-ultra", json={"prompt": "x", **ultra}).status_code == 200
+    told = client.post("/v1/flux-kontext-pro", json={"prompt": None}).json()
+    assert told["message"] == "prompt: Field required"
+
+
 def test_what_no_model_can_do_is_said(server: Server) -> None:
     client = server(Fake({"mini": MINI}))
     for endpoint, body in {

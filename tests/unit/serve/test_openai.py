@@ -116,6 +116,25 @@ def test_null_is_the_default_and_prompts_may_be_as_long_as_in_the_contract(serve
     assert "no files are kept here" in told["message"] and told["param"] == "images.0"
 
 
+def test_forms_have_objects_and_a_key_stands_for_the_mask_too(server: Server) -> None:
+    engine = Fake({"mini": MINI, "kontext": KONTEXT})
+    http = server(engine, finetunes={"tok": "tok.safetensors"})
+    client = client_of(http)
+    client.images.edit(image=file(), prompt="x", extra_body={"lora": {"name": "tok", "scale": 0.5}})
+    form = {"prompt": "x", "lora": '{"name": "tok", "scale": 0.25}'}
+    assert http.post("/v1/images/edits", data=form, files={"image": file()}).status_code == 200
+    assert [task.wanted.loras for task in engine.tasks] == [(("tok.safetensors", 0.5),), (("tok.safetensors", 0.25),)]
+    told = http.post("/v1/images/edits", data={**form, "lora": "{"}, files={"image": file()}).json()["error"]
+    assert "no JSON" in told["message"]
+
+    def once(alpha: int) -> int:
+        files = {"image": file(), "mask": file("mask.png", "RGBA", (0, 0, 0, alpha))}
+        key = {"Idempotency-Key": "k"}
+        return http.post("/v1/images/edits", data={"prompt": "x", "seed": 1}, files=files, headers=key).status_code
+
+    assert (once(0), once(0), once(128)) == (200, 200, 400)
+
+
 def test_models(server: Server) -> None:
     client = client_of(server(Fake({"mini": MINI, "kontext": KONTEXT})))
     assert [model.id for model in client.models.list()] == ["mini", "kontext"]
