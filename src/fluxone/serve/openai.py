@@ -112,7 +112,8 @@ def _json(raw: bytes) -> Any:
 
 async def _form(http: Http) -> tuple[Common, list[Image.Image], Image.Image | None]:
     """Fields, pictures and mask of a multipart body."""
-    limits, images, mask, fields = serving(http).limits, [], None, {}
+    limits, images, mask = serving(http).limits, [], None
+    fields: dict[str, Any] = {}
     async with http.form(max_files=MOST_IMAGES + 1, max_fields=MOST_FIELDS) as form:
         for key, value in form.multi_items():
             name = key.removesuffix("[]")
