@@ -26,7 +26,7 @@ from fluxone.nn.tokens import image_ids
 from fluxone.pipeline import Pipeline
 from fluxone.tune.buckets import Grid, Order, grid_for, stream
 from fluxone.tune.cache import Cache
-from fluxone.tune.folder import Example
+from fluxone.tune.folder import Example, names_of
 from fluxone.tune.settings import Settings
 from fluxone.tune.sigmas import LAWS, shares
 from fluxone.variants import Kind
@@ -94,19 +94,25 @@ class Batch:
 class Material:
     """The items of a run and their batches.
 
+    Args:
+        name: what is learnt, or several with commas: what stays of a bare caption.
+
     Raises:
         BadRequest: the model needs masks or references that some examples lack.
     """
 
-    def __init__(self, pipeline: Pipeline, cache: Cache, settings: Settings, examples: Sequence[Example]) -> None:
+    def __init__(
+        self, pipeline: Pipeline, cache: Cache, settings: Settings, examples: Sequence[Example], name: str = ""
+    ) -> None:
         self.pipeline, self.cache, self.settings = pipeline, cache, settings
         self.size = settings.size or pipeline.variant.size
         self.items = [self._item(example) for example in examples]
+        self.bare = {example.text: _bare(example.text, name) for example in examples}
         self.order = Order.of([item.bucket for item in self.items], settings.batch, settings.seed)
 
     def prepare(self, prompts: Sequence[str] = ()) -> None:
         """Encode everything once, so that the encoders are not needed any more."""
-        for prompt in dict.fromkeys(["", *prompts, *(item.example.text for item in self.items)]):
+        for prompt in dict.fromkeys(["", *prompts, *self.bare, *self.bare.values()]):
             self.cache.text(prompt)
         for item in self.items:
             self._given(item)
@@ -118,11 +124,11 @@ class Material:
         numbers = self.order.at(step)
         count = len(numbers)
         level = shares(count, stream(settings.seed, "sigma", step))
-        dropped = torch.rand(count, generator=stream(settings.seed, "drop", step)) < settings.drop
+        luck = torch.rand(count, generator=stream(settings.seed, "drop", step)).tolist()
         alone = bool(torch.rand((), generator=stream(settings.seed, "references", step)) < settings.drop_references)
         items = [self.items[i] for i in numbers[places]]
         placed = list(zip(range(count)[places], items, strict=True))
-        prompts = ["" if dropped[place] else item.example.text for place, item in placed]
+        prompts = [self._said(item.example.text, luck[place]) for place, item in placed]
         noise = [self._noise(item, "noise", step, place) for place, item in placed]
         rows, columns = items[0].grid
         law = LAWS[settings.law]
@@ -139,6 +145,12 @@ class Material:
         """The same samples with other words."""
         txt, pooled = self.texts(prompts)
         return replace(batch, prompts=tuple(prompts), txt=txt, pooled=pooled)
+
+    def _said(self, text: str, luck: float) -> str:
+        """What is told of a caption: nothing, the name alone, or all of it. `luck` is between 0 and 1."""
+        if luck < self.settings.drop:
+            return ""
+        return self.bare[text] if luck < self.settings.drop + self.settings.bare else text
 
     def _noise(self, item: Item, *words: object) -> Tensor:
         rows, columns = item.grid
@@ -216,6 +228,11 @@ class Material:
         if share.sum() == 0:
             raise BadRequest(f"the mask of {item.example.path.name} is black", hint="white is what counts")
         return (share / share.mean())[:, None]
+
+
+def _bare(text: str, name: str) -> str:
+    """The names that a caption has; the caption, where it has none."""
+    return ", ".join(word for word in names_of(name) if word.lower() in text.lower()) or text
 
 
 def _size_of(example: Example) -> Resolution:

@@ -84,7 +84,7 @@ def _small(what: str, pictures: int, named: bool) -> dict[str, tuple[Any, str]]:
         "rate": (2e-3, "a narrow network takes larger steps than a wide one"),
         "steps": (steps, f"100 a picture, {pictures} of them, between 800 and 1600"),
         "fall": ("linear", "the last third falls: textures settle"),
-        **(_other(what) if what == "style" else {"drop": (0.0, "what is learnt without words leaks")}),
+        **(_other(what) if what == "style" else _subject()),
         **(_calmed() if named or what != "style" else {}),
     }
 
@@ -106,6 +106,14 @@ def _other(what: str) -> dict[str, tuple[Any, str]]:
     if what == "style":
         return {"drop": (0.1, "a style should come with few words as well")}
     return {"drop": (0.05, "now and then without words, so that guidance keeps its other side")}
+
+
+def _subject() -> dict[str, tuple[Any, str]]:
+    """Someone or something with a name."""
+    return {
+        "drop": (0.0, "what is learnt without words leaks"),
+        "bare": (0.15, "the name alone must mean it too, not only beside a pose or a place"),
+    }
 
 
 def _calmed() -> dict[str, tuple[Any, str]]:

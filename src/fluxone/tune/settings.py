@@ -33,7 +33,8 @@ class Settings:
         rate, decay, warmup, fall: learning rate, weight decay, steps of linear rise, and how it ends.
         law: row of `LAWS`.
         guidance: that the embedding is told; 1 is the plain velocity, whatever is sampled with later.
-        drop: share of the captions that are left out; and `drop_references` of the batches that go without references.
+        drop, bare: shares of the captions that are left out, and of which the name alone is left.
+        drop_references: share of the batches that go without references.
         preserve, preserve_weight, preserve_share: row of `PRESERVE`, how much it counts, on which share of the steps.
         size: px of the square whose area pictures are brought to; 0 is the model's own.
         checkpointing: whether blocks are computed twice instead of being remembered.
@@ -62,6 +63,7 @@ class Settings:
     law: str = "logit-normal"
     guidance: float = 1.0
     drop: float = 0.05
+    bare: float = 0.0
     drop_references: float = 0.05
     preserve: str = "none"
     preserve_weight: float = 1.0
@@ -89,7 +91,7 @@ class Settings:
         for name in ("micro", "size", "warmup", "decay", "preserve_weight", "look_steps", "seed", "swap"):
             if getattr(self, name) < 0:
                 raise BadRequest(f"{name} is {getattr(self, name)}", hint="use 0 or more")
-        for name in ("drop", "drop_references", "preserve_share", "hold", "ema"):
+        for name in ("drop", "bare", "drop_references", "preserve_share", "hold", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadRequest(f"{name} is {getattr(self, name)}", hint="use a share between 0 and 1")
         for name in ("rate", "clip"):

@@ -103,8 +103,9 @@ class Run:
         wish, settings, pipeline = plan.wish, plan.settings, plan.pipeline
         self.out = wish.out
         cache = Cache(pipeline, self.out / "cache")
-        material = Material(pipeline, cache, settings, plan.trained)
-        others = {example.text: without(example.text, wish.name, wish.class_word) for example in plan.trained}
+        material = Material(pipeline, cache, settings, plan.trained, wish.name)
+        said = dict.fromkeys([*material.bare, *material.bare.values()])
+        others = {text: without(text, wish.name, wish.class_word) for text in said}
         told.line(f"encoding {len(plan.trained) + len(plan.held)} pictures and their captions")
         material.prepare(list(others.values()))
         self.held = Material(pipeline, cache, replace(settings, batch=1), plan.held)

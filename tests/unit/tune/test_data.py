@@ -109,6 +109,33 @@ def test_what_is_held_out_depends_on_content(tmp_path: Path) -> None:
     assert held_out(digests[:4], 0.15, 0) == [] and len(held_out(digests[:5], 0.15, 0)) == 1
 
 
+def test_bare_captions_have_the_names_alone(tmp_path: Path) -> None:
+    place = made.pictures(tmp_path / "pictures", 4)
+    texts = ["Zuri in the snow", "a cat beside zuri", "milo and zuri", "a tree"]
+    for n, text in enumerate(texts):
+        (place / f"{n}.txt").write_text(text)
+    tiny = pipeline(tmp_path / "words")
+    examples = folders.read(place)
+    wanted = dict(zip(texts, ["zuri", "zuri", "zuri, milo", "a tree"], strict=True))
+    cache = Cache(tiny, tmp_path / "cache")
+    for bare, drop in ((1.0, 0.0), (0.4, 0.3), (0.0, 0.0)):
+        material = Material(tiny, cache, made.settings(bare=bare, drop=drop), examples, "zuri, milo")
+        material.prepare()
+        said = [pair for step in range(50) for pair in _said(material, step)]
+        told = [("nothing" if not prompt else "name" if prompt == wanted[text] else "all") for text, prompt in said
+                if text != "a tree"]  # fmt: skip
+        shares = [told.count(word) / len(told) for word in ("nothing", "name", "all")]
+        assert shares == pytest.approx([drop, bare, 1 - drop - bare], abs=0.12 if drop else 0)
+        assert all(prompt in ("", text, wanted[text]) for text, prompt in said)
+
+
+def _said(material: Material, step: int) -> list[tuple[str, str]]:
+    """Captions, and what was told of them."""
+    batch = material.batch(step, slice(0, material.settings.batch))
+    texts = {item.example.path.name: item.example.text for item in material.items}
+    return [(texts[name], prompt) for name, prompt in zip(batch.names, batch.prompts, strict=True)]
+
+
 def test_captions_and_pictures_are_never_mispaired(tmp_path: Path) -> None:
     """Under shuffling, cutting into parts, a cache of another order, and a change of files on the way."""
     place = made.pictures(tmp_path / "pictures", 6, sizes=((32, 32), (48, 24), (24, 48)))
