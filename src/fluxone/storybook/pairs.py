@@ -234,8 +234,8 @@ def _character(r: Random, index: int, world: World, out: bool) -> Pair:
         kind, draft = _alone(r, world, star)
         what = ""
     target = _staged(r, world, kind, draft)
-    what = f"{what} {_where(r, world, target.stage)}".strip()
-    text = r.choice(PAIRS["character"]).format(a=_called(r, star), what=what)
+    template, called = r.choice(PAIRS["character"]), _called(r, star)
+    text = template.format(a=called, what=f"{what} {_where(r, world, target.stage)}".strip())
     return Pair(kind="character", references=(View(scene=reference),), target=target, text=text)
 
 
