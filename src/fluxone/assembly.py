@@ -91,6 +91,7 @@ def assemble(
     bundle.transformer.attend = ATTENTION[recipe.attention]
     if recipe.parallel is not None:
         parallel.spread(bundle.transformer, recipe.parallel)
+        parallel.spread_rows(bundle.autoencoder.decoder)
     if str(recipe.device).startswith("cuda"):
         fuse(bundle.transformer)
     if recipe.compile:

@@ -215,8 +215,16 @@ class Encoder(nn.Module):
         return self.end(x.values.to(x.device))
 
 
+def straight(decoder: Decoder, z: Features) -> Features:
+    """Decode in one go."""
+    x = decoder.begin(z)
+    for level in reversed(decoder.up):
+        x = level(x)
+    return decoder.end(x)
+
+
 class Decoder(nn.Module):
-    """Latent (unscaled) to pixels."""
+    """Latent (unscaled) to pixels. `walk` may be replaced: processes can share it (`parallel.bands`)."""
 
     def __init__(self, shape: AutoEncoderShape) -> None:
         super().__init__()
@@ -230,6 +238,7 @@ class Decoder(nn.Module):
         )
         self.norm_out = nn.GroupNorm(shape.groups, wide[0], eps=EPS)
         self.conv_out = nn.Conv2d(wide[0], shape.colours, 3, padding=1)
+        self.walk: Callable[[Decoder, Features], Features] = straight
 
     def begin(self, z: Features) -> Features:
         """Return the way in and the middle, all at the resolution of the latent."""
@@ -242,10 +251,7 @@ class Decoder(nn.Module):
         return out
 
     def forward(self, z: Features) -> Features:
-        x = self.begin(z)
-        for level in reversed(self.up):
-            x = level(x)
-        return self.end(x)
+        return self.walk(self, z)
 
     def sweep(self, z: Features, size: int) -> Features:
         """Do the same in tiles of `size` px, from the middle on."""

@@ -54,7 +54,7 @@ class Sheet:
 
 def sheet(x: Tensor) -> Sheet:
     """Return features of a whole picture as a sheet; their device is where its tiles will be worked on."""
-    first, second = _moments(x)
+    first, second = moments(x)
     return Sheet(values=x.detach().cpu(), first=first, second=second, device=x.device)
 
 
@@ -84,7 +84,7 @@ def sweep(
                 out = _room(made, whole, beside)
             out[(..., *write)] = made.cpu()
             share = made[0, 0].numel() / out[0, 0].numel()
-            means, squares = _moments(made)
+            means, squares = moments(made)
             first, second = first + share * means, second + share * squares
     assert out is not None
     return Sheet(values=out, first=first, second=second, device=before.device)
@@ -107,7 +107,7 @@ def _room(made: Tensor, whole: tuple[int, int], beside: Sheet | None) -> Tensor:
     return torch.empty(shape, dtype=made.dtype)
 
 
-def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean of the values and of their squares in every (picture, channel)."""
     var, mean = torch.var_mean(x.to(torch.promote_types(x.dtype, torch.float32)), dim=(-2, -1), correction=0)
     mean = mean.cpu().double()

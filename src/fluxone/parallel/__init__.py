@@ -13,7 +13,9 @@ import torch
 import torch.distributed as dist
 
 from fluxone.errors import BadRequest, pick
+from fluxone.nn.autoencoder import Decoder
 from fluxone.nn.transformer import Flux, Trunk
+from fluxone.parallel.bands import Bands
 from fluxone.parallel.context import Shared, share_tokens
 from fluxone.parallel.tensor import Summed, share_weights
 from fluxone.recipe import AUTO, Recipe
@@ -93,6 +95,11 @@ def spread(network: Flux, way: str, group: Group | None = None) -> None:
         BadRequest: heads cannot be shared out among so many, or weights are packed.
     """
     pick(WAYS, way, "way of sharing")(network, way, join() if group is None else group)
+
+
+def spread_rows(decoder: Decoder, group: Group | None = None) -> None:
+    """Share a decoder's rows among the processes of a group; all of them then have to call it, alike."""
+    decoder.walk = Bands(join() if group is None else group)
 
 
 def regroup(network: Flux, runner: Trunk, group: Group | None = None) -> None:

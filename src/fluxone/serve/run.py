@@ -128,12 +128,15 @@ def load(settings: Settings, models: Sequence[str], device: str) -> dict[str, Pi
         UserError: one of the models that are asked for cannot be loaded; others that cannot are left out.
     """
     from fluxone.assembly import assemble
+    from fluxone.nn.autoencoder import straight
 
     found: dict[str, Pipeline] = {}
     for model in models:
         recipe = settings.recipe_of(model, device)
         try:
             found[name_of(model)] = assemble(model, recipe)
+            if settings.parallel:  # the first process decodes alone, while the others wait for the next pass
+                found[name_of(model)].autoencoder.decoder.walk = straight
         except UserError as error:
             if model in settings.models:
                 raise

@@ -11,11 +11,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fluxone.errors import BadRequest
+from fluxone.nn.autoencoder import AutoEncoder
 from fluxone.nn.rope import rotation
 from fluxone.nn.tokens import image_ids, text_ids
 from fluxone.nn.transformer import Flux
-from fluxone.parallel import WAYS, join, spread
-from fluxone.shapes import FluxShape
+from fluxone.parallel import WAYS, join, spread, spread_rows
+from fluxone.shapes import AutoEncoderShape, FluxShape
 from fluxone.tune.recompute import recomputed
 
 SHAPE = FluxShape(
@@ -92,6 +93,13 @@ def main() -> None:
             assert len(each) == (3 if way == "tensor" else len(truth)) > 2
             for mine, right in zip(each, truth, strict=way != "tensor"):
                 assert (mine - right).norm() < 1e-5 * right.norm() > 0, f"{way}, {tokens}, computed twice: {twice}"
+    for rows, columns in ((4, 4), (5, 3), (1, 6)):  # even and uneven bands, and too few rows for all
+        torch.manual_seed(3)
+        coder = AutoEncoder(AutoEncoderShape(channels=(8, 16, 16), groups=4, latent=4)).eval().requires_grad_(False)
+        z = 2 * torch.randn(2, 4, rows, columns)
+        alone = coder.decode(z)
+        spread_rows(coder.decoder, group)
+        torch.testing.assert_close(coder.decode(z), alone, rtol=1e-5, atol=1e-5)
     model = network()
     spread(model, "tensor", group)
     weights = sum(parameter.numel() for parameter in model.double_blocks.parameters())
