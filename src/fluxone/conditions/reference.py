@@ -23,6 +23,7 @@ from fluxone.geometry import TOKEN, Resolution
 from fluxone.nn.tokens import image_ids, pack
 from fluxone.pixels import Pixels
 
+LAYOUT = "offset"  # of several references: what they are placed by if nothing is said, and in training
 Grid = tuple[int, int]  # rows and columns of tokens
 Place = tuple[int, int, int]  # index, and the row and column of the first token
 
@@ -36,9 +37,13 @@ def reference(pictures: Pictures, studio: Studio) -> Extra:
     if not latents:
         return Extra()
     grids = [(latent.shape[-2] // 2, latent.shape[-1] // 2) for latent in latents]
-    places = PLACES[pictures.layout](grids)
-    ids = [positions(grid, place) for grid, place in zip(grids, places, strict=True)]
-    return Extra(reference=torch.cat([pack(latent) for latent in latents], dim=1), reference_ids=torch.cat(ids))
+    tokens = torch.cat([pack(latent) for latent in latents], dim=1)
+    return Extra(reference=tokens, reference_ids=laid_out(grids, pictures.layout))
+
+
+def laid_out(grids: Sequence[Grid], layout: str) -> Float[Tensor, "R 3"]:
+    """The positions of all references' tokens, one after the other. `layout` is a row of `PLACES`."""
+    return torch.cat([positions(grid, place) for grid, place in zip(grids, PLACES[layout](grids), strict=True)])
 
 
 def size_for(own: Resolution, size: int, token: int = TOKEN, *, auto_resize: bool = True) -> Resolution:

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from fluxone.conditions.fill import mask_tokens
-from fluxone.conditions.reference import PLACES, positions, size_for
+from fluxone.conditions.reference import LAYOUT, laid_out, size_for
 from fluxone.errors import BadRequest
 from fluxone.geometry import Resolution
 from fluxone.nn import tokens
@@ -30,8 +30,6 @@ from fluxone.tune.folder import Example, names_of
 from fluxone.tune.settings import Settings
 from fluxone.tune.sigmas import LAWS, shares
 from fluxone.variants import Kind
-
-LAYOUT = "offset"  # of several references: what the pipeline places them by if nothing is said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,8 +163,7 @@ class Material:
         reference = None
         if items[0].references and not alone and Kind.REFERENCE in self.pipeline.variant.takes:
             reference = torch.stack([self._references(item) for item in items])
-            places = PLACES[LAYOUT](items[0].references)
-            ids = torch.cat([ids, *map(positions, items[0].references, places)])
+            ids = torch.cat((ids, laid_out(items[0].references, LAYOUT)))
         given = [self._given(item) for item in items]
         weights = [self._weight(item) for item in items]
         return Batch(

@@ -25,7 +25,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from fluxone.conditions.fill import mask_tokens
-from fluxone.conditions.reference import offset, positions
+from fluxone.conditions.reference import LAYOUT, laid_out
 from fluxone.errors import BrokenModel, pick
 from fluxone.nn.autoencoder import AutoEncoder
 from fluxone.nn.tokens import pack
@@ -215,8 +215,7 @@ class Bank:
         references, places = None, None
         if given:
             references = torch.cat([kept.rows[scale + one][rows] for one in given], dim=1).float()
-            grids = [(side, side)] * len(given)
-            places = torch.cat([positions(grid, place) for grid, place in zip(grids, offset(grids), strict=True)])
+            places = laid_out([(side, side)] * len(given), LAYOUT)
         return Batch(
             x=kept.rows[scale + "x"][rows].float(),
             ids=kept.rows["ids"][rows, wording].long(),

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fluxone import storybook
 from fluxone.conditions.fill import mask_tokens
-from fluxone.conditions.reference import offset, positions
+from fluxone.conditions.reference import LAYOUT, laid_out
 from fluxone.nn.autoencoder import AutoEncoder
 from fluxone.nn.tokens import image_ids, pack
 from fluxone.storybook import Scene
@@ -170,8 +170,7 @@ def referring(kind: str) -> Task:
                 prompts[row] = material.said(found.target, rows, row)
         count = len(pairs[0].references)
         seen = [material.take(f"{kind} pair {place + 1}", rows) for place in range(count)]
-        grids = [(material.side, material.side)] * count
-        places = torch.cat([positions(grid, place) for grid, place in zip(grids, offset(grids), strict=True)])
+        places = laid_out([(material.side, material.side)] * count, LAYOUT)
         made = material.batch(material.take(f"{kind} pair", rows), [found.target for found in pairs], prompts)
         return replace(made, reference=torch.cat(seen, dim=1), places=places)
 
