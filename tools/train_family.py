@@ -1,16 +1,17 @@
 """Train the whole mini family in one process against the clock, from one bank of samples: what a rented GPU is for.
 
-    python tools/train_family.py OUT --start runs/mini-autoencoder runs/mini-reading --device cuda --seconds 700
+    python tools/train_family.py OUT --start runs/mini-128-longer --device cuda --seconds 500
 
 Recipes are those of `recipes/`; this says how long each may take, and at what batch. What is finished is in OUT at any
-moment: a stage that fails is told, and those that do not need it go on.
+moment, in few files: a stage that fails is told, and those that do not need it go on.
+
+    python tools/train_family.py OUT --unpack runs        what came back, as run folders that recipes can export
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 import traceback
 from dataclasses import dataclass, field, replace
@@ -19,56 +20,60 @@ from typing import Any
 
 import torch
 import torch._dynamo
-from safetensors.torch import save_file
+from torch import Tensor
 
 from fluxone import storybook
-from fluxone.evaluate import learn
 from fluxone.train import checkpoint, config, loop, objectives
 from fluxone.train import tokenizer as words
 from fluxone.train.config import TrainConfig
 from fluxone.train.data.answers import survey
 from fluxone.train.data.bank import CHUNK, Bank, Order
-from fluxone.train.data.scenes import draw, world_of
-from fluxone.train.export import autoencoder, export, export_adapters, export_redux
+from fluxone.train.data.scenes import world_of
+from fluxone.train.export import autoencoder
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-FIRST = (("text", 6144), ("edit", 3072), ("both", 512), ("control", 512), ("pose", 256))
+FIRST = (("text", 4096), ("edit", 2048), ("both", 512))
 REST = (
-    ("text", 24576), ("edit", 16384), ("both", 3072), ("text", 24576), ("edit", 24576), ("control", 8192),
-    ("pose", 4096), ("both", 6144), ("text", 32768), ("control", 8192), ("edit", 32768), ("pose", 4096),
+    ("text", 16384), ("edit", 16384), ("both", 4096), ("text", 24576), ("edit", 20480), ("text", 20480),
+    ("control", 14336), ("pose", 8192), ("photo", 8192), ("both", 6144), ("edit", 49152), ("control", 8192),
+    ("text", 65536), ("edit", 65536),
 )  # fmt: skip
-KEPT = 30_000  # samples whose pictures stay: 200 KB each
+KEPT = 20_000  # samples whose pictures stay: 200 KB each
 NEVER = 10**9
+BESIDE = "adapters"  # the file that all small adapters are in
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One run: its recipe, its share of the time, and what is otherwise than the recipe says."""
+    """One run: its share of the time, and what is otherwise than the recipe says.
 
-    recipe: str
+    Attributes:
+        halves: share of the batches whose pictures are half as large.
+        file: what the finished weights are put into.
+        start: runs that it goes on from; those of before, and these.
+        compiled: whether compiling its blocks is worth the time.
+    """
+
     share: float
     batch: int
+    halves: float = 0.25
+    file: str = BESIDE
+    start: tuple[str, ...] = ("mini", "mini-guidance")
+    compiled: bool = False
     rates: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)
-    model: dict[str, Any] = field(default_factory=dict)
-    top: dict[str, Any] = field(default_factory=dict)
 
 
 STAGES: dict[str, Stage] = {
-    "mini-128": Stage(
-        recipe="mini", share=0.24, batch=512, rates={"muon": 4e-3, "adam": 2e-3, "decay": 0.15}, data={"size": 128},
+    "mini": Stage(
+        share=0.44, batch=448, halves=0.35, file="mini", start=(), compiled=True, rates={"muon": 4e-3, "adam": 2e-3},
     ),
-    "mini": Stage(recipe="mini", share=0.4, batch=192, rates={"decay": 0.65}, model={"start": ("mini-128",)}),
-    "mini-guidance": Stage(recipe="mini-guidance", share=0.09, batch=320, model={"start": ("mini",)}),
-    "mini-schnell": Stage(recipe="mini-schnell", share=0.1, batch=256),
-    "judge": Stage(recipe="", share=0.09, batch=768),
-    "mini-control": Stage(recipe="mini-control", share=0.05, batch=320),
-    "mini-fill": Stage(recipe="mini-fill", share=0.035, batch=320),
-    "mini-redux": Stage(recipe="mini-redux", share=0.035, batch=256),
-    "mini-decoder": Stage(
-        recipe="mini-autoencoder", share=0.03, batch=64, rates={"muon": 1e-3, "adam": 5e-4},
-        data={"crop": 128}, model={"frozen": ("encoder",)}, top={"autocast": True},
-    ),
+    "mini-guidance": Stage(share=0.07, batch=320, file="mini-guidance", start=("mini",), compiled=True),
+    "mini-kontext": Stage(share=0.22, batch=448, file="mini-kontext", compiled=True),
+    "mini-schnell": Stage(share=0.09, batch=224),
+    "mini-control": Stage(share=0.07, batch=320),
+    "mini-fill": Stage(share=0.045, batch=320),
+    "mini-raw": Stage(share=0.025, batch=320),
+    "mini-redux": Stage(share=0.04, batch=256, file="mini-redux"),
 }  # fmt: skip
 
 
@@ -77,19 +82,17 @@ class Family:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.out, self.began = args, Path(args.out), time.monotonic()
-        self.runs = self.out / "runs"
-        self.seconds = args.seconds
+        self.runs = Path(args.runs or self.out / "runs")
         self.base = config.read(RECIPES / "mini.toml")
-        self.encoder, self.reading = args.start
         world = world_of(self.base.data)
         self.tokenizer = words.build(storybook.vocabulary(world))
-        scale = args.scale
-        phases = [(name, max(CHUNK, int(count * scale))) for name, count in (*FIRST, *REST)]
+        phases = [(name, max(CHUNK, int(count * args.scale))) for name, count in (*FIRST, *REST)]
         order = Order(
             world=world, phases=tuple(phases), size=self.base.data.size, length=self.base.model.text_tokens,
-            workers=args.workers, keep=max(CHUNK, int(KEPT * scale) // CHUNK * CHUNK), extra=learn.targets,
+            workers=args.workers, keep=max(CHUNK, int(KEPT * args.scale) // CHUNK * CHUNK),
         )  # fmt: skip
         self.bank = Bank(order, self.tokenizer, survey(world))
+        self.packed: dict[str, dict[str, dict[str, Tensor]]] = {}  # file, run, tensors
 
     def say(self, line: str) -> None:
         """A line with the time since the beginning."""
@@ -102,43 +105,33 @@ class Family:
         if device.type != "cpu":
             torch._dynamo.config.recompile_limit = 64
             torch._dynamo.config.suppress_errors = True
-        model = replace(self.base.model, autoencoder=self.encoder)
+        model = replace(self.base.model, autoencoder=self.args.autoencoder)
         self.bank.attach(autoencoder(model).to(device), device)
-        for name, count in FIRST[:3]:
+        for name, count in FIRST:
             self.bank.fill(name, max(CHUNK, int(count * self.args.scale)))
             self.say(f"{name}: {self.bank.shelves[name].filled} samples")
 
-    def config(self, name: str, stage: Stage, seconds: float) -> TrainConfig:
+    def config(self, name: str, seconds: float) -> TrainConfig:
         """The recipe with this stage's changes; paths lead to the runs of this process."""
-        made = config.read(RECIPES / f"{stage.recipe}.toml")
-        start = stage.model.get("start")
-        begins = (self.reading, *self.args.base) if name == "mini-128" else self._starts(name, start)
-        model = replace(made.model, **{**stage.model, "start": begins, "autoencoder": self.encoder})
+        stage, made = STAGES[name], config.read(RECIPES / f"{name}.toml")
+        start = (*self.args.start, *(str(self.runs / run) for run in stage.start))
+        model = replace(made.model, start=start, autoencoder=self.args.autoencoder)
         return replace(
             made,
-            **stage.top,
             out=str(self.runs / name), export="", batch=self.batch(stage), device=self.args.device, steps=NEVER,
-            minutes=seconds / 60, compile=self.args.compile,
+            minutes=seconds / 60, compile=self.args.compile and stage.compiled,
             save_every=NEVER, sheet_every=NEVER, validate_every=NEVER, log_every=self.args.log,
-            rates=replace(made.rates, **stage.rates), data=replace(made.data, **stage.data), model=model,
+            rates=replace(made.rates, **stage.rates), model=model,
         )  # fmt: skip
-
-    def made(self, name: str) -> bool:
-        """Whether that run has weights."""
-        return (self.runs / name / checkpoint.NAME).exists()
 
     def batch(self, stage: Stage) -> int:
         """Samples a step."""
         return max(8, int(stage.batch * self.args.batch))
 
-    def _starts(self, name: str, start: tuple[str, ...] | None) -> tuple[str, ...]:
-        if name == "mini-decoder":
-            return (self.encoder,)
-        return tuple(str(self.runs / run) for run in start or ("mini", "mini-guidance"))
-
-    def train(self, name: str, stage: Stage, seconds: float) -> None:
+    def train(self, name: str, seconds: float) -> None:
         """One stage by the clock; compiling comes before it starts."""
-        made = self.config(name, stage, seconds)
+        made, stage = self.config(name, seconds), STAGES[name]
+        self.bank.halves = stage.halves
         objective = objectives.make(made, bank=self.bank)
         began = time.monotonic()
         for step in range(2):
@@ -150,45 +143,15 @@ class Family:
         trainer = loop.Trainer(replace(made, minutes=max(left, seconds / 3) / 60), objective, self.say)
         while not trainer.finished:
             trainer.advance()
+        self.pack(name)
 
-    def judge(self, stage: Stage, seconds: float) -> None:
-        """The networks that look at pictures, on what is drawn and on what the autoencoder makes of it."""
-        device = torch.device(self.args.device)
-        learner = learn.Learner(device, seed=0)
-        through = autoencoder(replace(self.base.model, autoencoder=self.encoder)).to(device)
-        began, step, batch = time.monotonic(), 0, self.batch(stage)
-        while (spent := time.monotonic() - began) < seconds:
-            rows = self.bank.seen(batch, draw(1, step))
-            pictures = rows.pop("pictures")
-            if step % 3 == 2:
-                half = pictures[: batch // 2].permute(0, 3, 1, 2).float() / 127.5 - 1
-                with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"):
-                    rebuilt = through.decode(through.encode(half)).float()
-                pictures[: batch // 2] = ((rebuilt.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
-            terms = learner.step(pictures, rows, progress=min(1.0, spent / seconds))
-            step += 1
-            if step % self.args.log == 0:
-                self.say(f"judge {step} " + " ".join(f"{k} {float(v):.4f}" for k, v in terms.items()))
-        learner.save(self.out / "judge.safetensors")
-        self.say(f"judge: {step} steps of {batch}")
-
-    def finish(self) -> None:
-        """Write what runs made: the model's folder, adapters, the eye."""
-        if not self.made("mini"):
-            return
-        encoder = str(self.runs / "mini-decoder") if self.made("mini-decoder") else self.encoder
-        made = replace(self.base, model=replace(self.base.model, autoencoder=encoder))
-        runs = [str(self.runs / name) for name in ("mini", "mini-guidance") if self.made(name)]
-        export(made, runs, self.out / "mini")
-        for name in ("mini-schnell", "mini-control", "mini-fill"):
-            if self.made(name):
-                stage = STAGES[name]
-                export_adapters(self.config(name, stage, 60), self.out / f"{name.removeprefix('mini-')}.safetensors")
-        if self.made("mini-redux"):
-            export_redux(self.config("mini-redux", STAGES["mini-redux"], 60), self.out / "redux")
-        if found := checkpoint.load(self.runs / "mini"):
-            rows = {key: value.bfloat16() for key, value in found[0]["average"].items()}
-            save_file(rows, self.out / "mini-average.safetensors")
+    def pack(self, name: str) -> None:
+        """The average weights, in bfloat16: what is brought home."""
+        found = checkpoint.load(self.runs / name)
+        assert found is not None, "a finished run has a checkpoint"
+        packed = self.packed.setdefault(STAGES[name].file, {})
+        packed[name] = {key: value.bfloat16() for key, value in found[0]["average"].items()}
+        checkpoint.save(self.out / STAGES[name].file, packed, {})
 
     def run(self) -> None:
         """All stages that are asked for, each within its share."""
@@ -196,41 +159,52 @@ class Family:
         chosen = {name: stage for name, stage in STAGES.items() if not self.args.only or name in self.args.only}
         whole = sum(stage.share for stage in chosen.values())
         for name, stage in chosen.items():
-            left = self.seconds - (time.monotonic() - self.began) - self.args.reserve
+            left = self.args.seconds - (time.monotonic() - self.began) - self.args.reserve
             seconds = max(1.0, left * stage.share / whole)
             whole -= stage.share
             self.say(f"{name}: {seconds:.0f} s; " + ", ".join(f"{k} {v.filled}" for k, v in self.bank.shelves.items()))
             try:
-                if stage.recipe:
-                    self.train(name, stage, seconds)
-                else:
-                    self.judge(stage, seconds)
+                self.train(name, seconds)
             except Exception:  # noqa: BLE001 (the machine is rented: the other stages go on)
                 traceback.print_exc()
             if self.args.device != "cpu":
+                self.say(f"{name}: {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB at most")
                 torch.cuda.empty_cache()
-        self.finish()
         self.say("done")
+
+
+def unpack(source: Path, runs: Path) -> None:
+    """What `pack` wrote, as run folders with averages alone."""
+    for file in {stage.file for stage in STAGES.values()}:
+        found = checkpoint.load(source / file)
+        for name, rows in (found[0] if found else {}).items():
+            average = {key: value.float() for key, value in rows.items()}
+            print(checkpoint.save(runs / name, {"average": average}, {"step": 0}))
 
 
 def main() -> None:
     """Read the arguments, train, say how it went."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out")
-    parser.add_argument("--start", nargs=2, metavar=("AUTOENCODER", "READING"), required=True, help="run folders")
-    parser.add_argument("--base", nargs="*", default=[], help="runs that transformer and text encoders go on from")
-    parser.add_argument("--compile", action="store_true", help="let torch compile the blocks: over a minute at first")
+    parser.add_argument("--start", nargs="*", default=["mini"], help="models or runs that the first stage goes on from")
+    parser.add_argument("--autoencoder", default="mini", help="run or model")
+    parser.add_argument("--runs", help="where stages' own folders are; default: in OUT")
+    parser.add_argument("--compile", action="store_true", help="let torch compile the longest stages' blocks")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--seconds", type=float, default=700)
-    parser.add_argument("--reserve", type=float, default=12, help="seconds kept for writing at the end")
+    parser.add_argument("--seconds", type=float, default=500)
+    parser.add_argument("--reserve", type=float, default=8, help="seconds kept for writing at the end")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
     parser.add_argument("--scale", type=float, default=1.0, help="factor of all numbers of samples")
     parser.add_argument("--batch", type=float, default=1.0, help="factor of all batches")
     parser.add_argument("--log", type=int, default=100, help="steps between two lines")
     parser.add_argument("--only", nargs="*", choices=STAGES, default=[])
-    family = Family(parser.parse_args())
-    family.run()
+    parser.add_argument("--unpack", metavar="RUNS", help="turn OUT's files into run folders there, and end")
+    args = parser.parse_args()
+    if args.unpack:
+        unpack(Path(args.out), Path(args.unpack))
+    else:
+        Family(args).run()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -46,7 +46,7 @@ def bank(autoencoder: AutoEncoder) -> Iterator[Bank]:
     patch.setattr(banks, "CHUNK", 4)
     patch.setattr(samples, "ENGINE", "resvg")
     tokenizer = words.build(storybook.vocabulary(WORLD))
-    phases = (("text", 8), ("edit", 4), ("both", 4), ("control", 4), ("pose", 4), ("text", 4))
+    phases = (("text", 8), ("photo", 4), ("edit", 4), ("both", 4), ("control", 4), ("pose", 4), ("text", 4))
     order = Order(world=WORLD, phases=phases, size=SIZE, length=LENGTH, workers=2, keep=8, extra=brightness)
     made = Bank(order, tokenizer, survey(WORLD))
     made.attach(autoencoder, CPU)

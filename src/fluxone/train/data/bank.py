@@ -38,6 +38,7 @@ from fluxone.train.tokenizer import encode as encode_words
 CHUNK = 32  # samples that a worker hands over at once
 SLOTS = 8  # chunks of a worker on their way
 MOST = 4  # pictures of one sample
+TAKEN = 2  # chunks that are encoded before a batch: more would hold it up
 WAIT = 600.0  # seconds without a sample after which the workers are taken for dead
 Arrays = dict[str, NDArray[np.generic]]
 Extra = Callable[[Scene], Mapping[str, NDArray[np.generic]]]
@@ -45,8 +46,11 @@ Extra = Callable[[Scene], Mapping[str, NDArray[np.generic]]]
 # task -> shelves it is drawn from, by share of the steps
 MIXES: dict[str, dict[str, float]] = {
     "text": {"text": 1.0},
+    "plain": {"text": 1.0},
+    "photo": {"photo": 1.0},
     "edit": {"edit": 0.85, "both": 0.15},
-    "mix": {"text": 0.55, "edit": 0.38, "both": 0.07},
+    "kontext": {"edit": 0.85, "both": 0.15},
+    "mix": {"text": 0.72, "edit": 0.23, "both": 0.05},
     "depth": {"control": 1.0},
     "canny": {"control": 1.0},
     "pose": {"pose": 1.0},
@@ -54,6 +58,7 @@ MIXES: dict[str, dict[str, float]] = {
     "fill": {"control": 1.0},
 }
 SEEN = ("pictures", "extra ")  # what names of rows begin with that are kept of few samples
+SAID = "plain"  # the task that asks in a scene's one wording, of samples whose pictures are there
 HOLED = ("fill",)  # tasks that are given the picture with a hole, and the hole
 MAPS = {"control": ("depth", "canny"), "pose": ("pose",)}
 
@@ -114,7 +119,12 @@ class Bank:
     Args:
         order: what is made.
         tokenizer, answers: number words, and what tokens show.
+
+    Attributes:
+        halves: share of the batches whose pictures are half as large, where samples have such.
     """
+
+    halves = 0.0
 
     def __init__(self, order: Order, tokenizer: Tokenizer, answers: Answers) -> None:
         self.order = order
@@ -202,15 +212,21 @@ class Bank:
 
     def batch(self, task: str, side: int, count: int, rng: torch.Generator) -> Batch:
         """Samples of a task at `side` tokens each way; fewer than `count` where references make them longer."""
-        self.take(1)
-        shares = {name: share for name, share in pick(MIXES, task, "mix of shelves").items()
-                  if self.shelves[name].filled}  # fmt: skip
+        self.take(TAKEN)
+        mixed = pick(MIXES, task, "mix of shelves")
+        if not any(self.shelves[name].filled for name in mixed):
+            self.fill(next(iter(mixed)), CHUNK)
+        shares = {name: share for name, share in mixed.items() if self.shelves[name].filled}
         at = int(torch.multinomial(torch.tensor(list(shares.values())), 1, generator=rng))
         name = list(shares)[at]
-        kept, scale = self.shelves[name], "" if side == self.order.size // self.factor // 2 else "half "
+        kept = self.shelves[name]
+        if "half x" in kept.rows and float(torch.rand((), generator=rng)) < self.halves:
+            side //= 2
+        scale = "" if side == self.order.size // self.factor // 2 else "half "
         given = SHELVES[name].given if name in ("edit", "both") else ()
         count = _fewer(count, side**2, len(given), self.order.length)
-        rows = torch.randint(kept.filled, (count,), generator=rng).to(self.device)
+        there = min(kept.filled, len(kept.rows["pictures"])) if task == SAID else kept.filled
+        rows = torch.randint(there, (count,), generator=rng).to(self.device)
         wording = torch.randint(WORDINGS, (count,), generator=rng).to(self.device)
         references, places = None, None
         if given:
@@ -218,11 +234,12 @@ class Bank:
             places = laid_out([(side, side)] * len(given), LAYOUT)
         return Batch(
             x=kept.rows[scale + "x"][rows].float(),
-            ids=kept.rows["ids"][rows, wording].long(),
+            ids=(kept.rows["plain ids"][rows] if task == SAID else kept.rows["ids"][rows, wording]).long(),
             shown=kept.rows[scale + "shown"][rows],
             reference=references,
             places=places,
             channels=self._channels(task, name, scale, rows, rng),
+            pictures=kept.rows["pictures"][rows] if task == SAID else None,
         )
 
     def _channels(self, task: str, shelf: str, scale: str, rows: Tensor, rng: torch.Generator) -> Tensor | None:
@@ -295,6 +312,9 @@ def _arrays(order: Order, tokenizer: Tokenizer, answers: Answers, samples: Seque
         "half shown": _shown(answers, samples, side // 2),
         "hole": np.array([sample.hole for sample in samples], np.float32),
     }
+    if all(sample.plain for sample in samples):
+        plain = [sample.plain for sample in samples]
+        rows["plain ids"] = np.array(encode_words(tokenizer, plain, order.length), np.int16)
     if order.extra is not None:
         said = [order.extra(sample.scene) for sample in samples]
         rows |= {f"extra {name}": np.stack([one[name] for one in said]) for name in said[0]}

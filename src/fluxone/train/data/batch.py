@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 Tokens = Float[Tensor, "B L C"]
@@ -23,6 +23,7 @@ class Batch:
         prompts: the words themselves, where somebody wants to read them.
         reference: tokens of pictures to draw from, one after the other, and `places`, their positions.
         channels: latents (and mask) of what is given at each place, as more channels.
+        pictures: `x` as it was drawn, for eyes.
     """
 
     x: Tokens
@@ -32,6 +33,7 @@ class Batch:
     reference: Tokens | None = None
     places: Float[Tensor, "R 3"] | None = None
     channels: Tokens | None = None
+    pictures: UInt8[Tensor, "B H W 3"] | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""

@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from fluxone import storybook
 from fluxone.conditions.fill import mask_tokens
 from fluxone.conditions.reference import LAYOUT, laid_out
 from fluxone.nn.autoencoder import AutoEncoder
@@ -27,13 +25,13 @@ from fluxone.train.config import TrainConfig
 from fluxone.train.data.answers import Answers
 from fluxone.train.data.batch import Batch, Tokens
 from fluxone.train.data.latents import Pool, encode
+from fluxone.train.data.samples import plain as worded_plainly
 from fluxone.train.data.scenes import PEOPLED, draw, nth, world_of
 from fluxone.train.data.views import cover, edited
 from fluxone.train.data.views import referring as paired
 from fluxone.train.parts import caption
 from fluxone.train.tokenizer import encode as encode_words
 
-WORDING = 3  # a seed whose captions tell the place
 DESCRIBED = 0.15  # share of edits that are asked for by a caption of what comes out
 WITHOUT = 0.1  # share of the steps of `edit` that give no picture: the model must still draw from words
 WORDS_ALONE = 0.55  # share of the steps of `mix` that give no picture
@@ -131,7 +129,7 @@ text = told("scene")
 def plain(material: Material, rows: Rows) -> Batch:
     """A caption in the one wording that a scene always has: what an eye can learn to say."""
     scenes = [material.scene(number, rows) for number in rows.numbers]
-    prompts = [storybook.caption(scene, Random(WORDING)) for scene in scenes]
+    prompts = [worded_plainly(scene) for scene in scenes]
     return material.batch(material.take("scene", rows), scenes, prompts)
 
 

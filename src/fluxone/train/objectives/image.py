@@ -61,7 +61,7 @@ class ImageObjective(FlowObjective):
         return parameter.ndim == 2 and ".layers." in name
 
     def _terms(self, batch: Batch, noise_: Tensor, sigma: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        seen = self.seen(batch.x)
+        seen = self.seen(batch)
         terms = {}
         told = (batch.ids != self.empty).any(dim=1)
         if self.weights["words"] and told.any():
@@ -81,9 +81,9 @@ class ImageObjective(FlowObjective):
             said: Tensor = self.t5(torch.cat((ids, rest), dim=1))
         return said[:, :count].float()
 
-    def seen(self, x: Tensor) -> Tensor:
-        """What the eye says to packed latents, as tokens (B, N, C) beside T5's."""
-        pictures = self.looked_at(x)
+    def seen(self, batch: Batch) -> Tensor:
+        """What the eye says to the pictures, as tokens (B, N, C) beside T5's."""
+        pictures = self.looked_at(batch.x) if batch.pictures is None else shrunk(batch.pictures)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast):
             said: Tensor = self.embedder(self.eye(pictures))
         return said
@@ -96,7 +96,7 @@ class ImageObjective(FlowObjective):
 
     def said(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The words and, after them, what the eye says to the pictures, as (txt, pooled)."""
-        return self._after(batch, self.seen(batch.x))
+        return self._after(batch, self.seen(batch))
 
     @torch.no_grad()
     def looked_at(self, x: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ class ImageObjective(FlowObjective):
         new = [row for row, key in enumerate(keys) if key not in self._decoded]
         for rows in torch.split(torch.tensor(new, dtype=torch.long), AT_ONCE) if new else ():
             pictures = self.autoencoder.decode(tokens.unpack(x[rows.to(x.device)], self.side, self.side))
-            small = F.interpolate(pictures.float().clamp(-1, 1), size=(EYE.size, EYE.size), mode="area")
+            small = area(pictures.float().clamp(-1, 1))
             self._decoded |= {keys[row]: picture.half() for row, picture in zip(rows.tolist(), small, strict=True)}
         return torch.stack([self._decoded[key] for key in keys]).float()
 
@@ -120,3 +120,13 @@ class ImageObjective(FlowObjective):
 
     def meta(self) -> dict[str, Any]:
         return {"eye": vars(EYE)}
+
+
+def area(pictures: Tensor) -> Tensor:
+    """Pictures (B 3 H W) at the eye's size."""
+    return F.interpolate(pictures, size=(EYE.size, EYE.size), mode="area")
+
+
+def shrunk(pictures: Tensor) -> Tensor:
+    """Pictures (B H W 3) of bytes as the eye takes them, -1 to 1."""
+    return area(pictures.permute(0, 3, 1, 2).float()) / 127.5 - 1
