@@ -26,7 +26,7 @@ from fluxone.nn.attention import ATTENTION, Attend
 from fluxone.nn.layers import SINUSOID, DoubleBlock, Embedder, SingleBlock
 from fluxone.nn.rope import Rotation
 from fluxone.nn.tokens import SIDE, pack
-from fluxone.nn.transformer import Flux, Modulation, block_modulation, streams, vector
+from fluxone.nn.transformer import Blocks, Flux, Modulation, block_modulation, streams, vector
 from fluxone.shapes import ControlNetShape
 
 HINT = 16  # channels inside XLabs' encoder of pictures
@@ -53,7 +53,7 @@ class Residuals:
         return own[block % len(own) if self.cycle else block // -(-blocks // len(own))]
 
 
-class ControlNet(nn.Module):
+class ControlNet(Blocks):
     """The network. `attend` may be replaced, as the transformer's may."""
 
     def __init__(self, shape: ControlNetShape) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
-from typing import Protocol, cast, runtime_checkable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -65,8 +65,7 @@ class Modulation:
 Trunk = Callable[["Flux", Tensor, Tensor, Modulation, Rotation], Tensor]
 
 
-@runtime_checkable
-class Blocks(Protocol):
+class Blocks(nn.Module):
     """What has FLUX.1's blocks and embedders: the network, and the ControlNets beside it."""
 
     time_in: Embedder
@@ -132,7 +131,7 @@ def block_modulation(model: Blocks, active: Float[Tensor, "N C"], final: Float[T
     )
 
 
-class Flux(nn.Module):
+class Flux(Blocks):
     """The network. `trunk` and `attend` may be replaced: caches wrap the first, backends are the second."""
 
     def __init__(self, shape: FluxShape) -> None:

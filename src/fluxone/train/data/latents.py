@@ -36,10 +36,12 @@ PATIENCE = 600  # seconds without progress after which the workers are taken for
 def encode(
     encoder: AutoEncoder, world: World, size: int, numbers: range, *, held_out: bool = False, view: str = "scene"
 ) -> Tensor:
-    """Latents (N, 16, h, w) of the scenes with these numbers, seen so."""
+    """Latents (N, 16, h, w) of the scenes with these numbers, seen so; on the CPU, wherever the encoder is."""
     drawn = VIEWS[view]
-    x = torch.stack([pixels(drawn(world, number, size, held_out)) for number in numbers])
-    return torch.cat([encoder.encode(part.contiguous(memory_format=torch.channels_last)) for part in torch.split(x, 8)])
+    place = next(encoder.parameters()).device
+    x = torch.stack([pixels(drawn(world, number, size, held_out)) for number in numbers]).to(place)
+    parts = torch.split(x, 8)
+    return torch.cat([encoder.encode(part.contiguous(memory_format=torch.channels_last)).cpu() for part in parts])
 
 
 class Pool:
