@@ -2,8 +2,8 @@
 
     python tools/train_family.py OUT --start runs/mini-128-longer --device cuda --seconds 500
 
-Recipes are those of `recipes/`; this says how long each may take, and at what batch. What is finished is in OUT at any
-moment, in few files: a stage that fails is told, and those that do not need it go on.
+Recipes are `recipes/mini-128-*.toml`; this says how long each may take, and at what batch. What is finished is in OUT
+at any moment, in few files: a stage that fails is told, and those that do not need it go on.
 
     python tools/train_family.py OUT --unpack runs        what came back, as run folders that recipes can export
 """
@@ -41,6 +41,7 @@ REST = (
 KEPT = 20_000  # samples whose pictures stay: 200 KB each
 NEVER = 10**9
 BESIDE = "adapters"  # the file that all small adapters are in
+RANK = 56  # of those: what there is room for in the package
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ class Stage:
     """One run: its share of the time, and what is otherwise than the recipe says.
 
     Attributes:
+        rank: of its adapters, where it is not the recipe's.
         halves: share of the batches whose pictures are half as large.
         file: what the finished weights are put into.
         start: runs that it goes on from; those of before, and these.
@@ -56,25 +58,37 @@ class Stage:
 
     share: float
     batch: int
-    halves: float = 0.25
+    rank: int | None = None
+    halves: float = 0.0
     file: str = BESIDE
-    start: tuple[str, ...] = ("mini", "mini-guidance")
+    start: tuple[str, ...] = ("longer", "guidance")
     compiled: bool = False
+    frozen: tuple[str, ...] = ("t5", "clip")
+    data: dict[str, Any] = field(default_factory=dict)
     rates: dict[str, Any] = field(default_factory=dict)
 
 
 STAGES: dict[str, Stage] = {
-    "mini": Stage(
-        share=0.44, batch=448, halves=0.35, file="mini", start=(), compiled=True, rates={"muon": 4e-3, "adam": 2e-3},
+    "longer": Stage(
+        share=0.5, batch=1024, file="longer", start=(), compiled=True, frozen=(), data={"task": "mix"},
+        rates={"muon": 4e-3, "adam": 2e-3},
     ),
-    "mini-guidance": Stage(share=0.07, batch=320, file="mini-guidance", start=("mini",), compiled=True),
-    "mini-kontext": Stage(share=0.22, batch=448, file="mini-kontext", compiled=True),
-    "mini-schnell": Stage(share=0.09, batch=224),
-    "mini-control": Stage(share=0.07, batch=320),
-    "mini-fill": Stage(share=0.045, batch=320),
-    "mini-raw": Stage(share=0.025, batch=320),
-    "mini-redux": Stage(share=0.04, batch=256, file="mini-redux"),
+    "guidance": Stage(share=0.07, batch=768, file="guidance", start=("longer",), compiled=True),
+    "kontext": Stage(share=0.2, batch=1024, file="kontext", compiled=True),
+    "schnell": Stage(share=0.07, batch=512, rank=RANK),
+    "control": Stage(share=0.05, batch=768, rank=RANK),
+    "fill": Stage(share=0.035, batch=768, rank=RANK),
+    "raw": Stage(share=0.035, batch=768, rank=RANK),
+    "redux": Stage(share=0.04, batch=512, file="redux"),
 }  # fmt: skip
+
+
+class Hurried(loop.Trainer):
+    """Without looking back: drawing held-out scenes takes seconds that are rented."""
+
+    def _due(self) -> None:
+        if self.finished:
+            self.save()
 
 
 class Family:
@@ -83,7 +97,7 @@ class Family:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.out, self.began = args, Path(args.out), time.monotonic()
         self.runs = Path(args.runs or self.out / "runs")
-        self.base = config.read(RECIPES / "mini.toml")
+        self.base = self.recipe("longer")
         world = world_of(self.base.data)
         self.tokenizer = words.build(storybook.vocabulary(world))
         phases = [(name, max(CHUNK, int(count * args.scale))) for name, count in (*FIRST, *REST)]
@@ -93,6 +107,11 @@ class Family:
         )  # fmt: skip
         self.bank = Bank(order, self.tokenizer, survey(world))
         self.packed: dict[str, dict[str, dict[str, Tensor]]] = {}  # file, run, tensors
+
+    def recipe(self, name: str) -> TrainConfig:
+        """As it is written, at this run's size."""
+        made = config.read(RECIPES / f"mini-128-{name}.toml")
+        return replace(made, data=replace(made.data, size=self.args.size))
 
     def say(self, line: str) -> None:
         """A line with the time since the beginning."""
@@ -113,15 +132,16 @@ class Family:
 
     def config(self, name: str, seconds: float) -> TrainConfig:
         """The recipe with this stage's changes; paths lead to the runs of this process."""
-        stage, made = STAGES[name], config.read(RECIPES / f"{name}.toml")
+        stage, made = STAGES[name], self.recipe(name)
         start = (*self.args.start, *(str(self.runs / run) for run in stage.start))
-        model = replace(made.model, start=start, autoencoder=self.args.autoencoder)
+        rank = made.model.rank if stage.rank is None else stage.rank
+        model = replace(made.model, start=start, autoencoder=self.args.autoencoder, rank=rank, frozen=stage.frozen)
         return replace(
             made,
             out=str(self.runs / name), export="", batch=self.batch(stage), device=self.args.device, steps=NEVER,
             minutes=seconds / 60, compile=self.args.compile and stage.compiled,
             save_every=NEVER, sheet_every=NEVER, validate_every=NEVER, log_every=self.args.log,
-            rates=replace(made.rates, **stage.rates), model=model,
+            rates=replace(made.rates, **stage.rates), data=replace(made.data, **stage.data), model=model,
         )  # fmt: skip
 
     def batch(self, stage: Stage) -> int:
@@ -140,7 +160,7 @@ class Family:
                 part.zero_grad(set_to_none=True)
         self.say(f"{name}: ready after {time.monotonic() - began:.1f} s")
         left = seconds - (time.monotonic() - began)
-        trainer = loop.Trainer(replace(made, minutes=max(left, seconds / 3) / 60), objective, self.say)
+        trainer = Hurried(replace(made, minutes=max(left, seconds / 3) / 60), objective, self.say)
         while not trainer.finished:
             trainer.advance()
         self.pack(name)
@@ -190,6 +210,7 @@ def main() -> None:
     parser.add_argument("--autoencoder", default="mini", help="run or model")
     parser.add_argument("--runs", help="where stages' own folders are; default: in OUT")
     parser.add_argument("--compile", action="store_true", help="let torch compile the longest stages' blocks")
+    parser.add_argument("--size", type=int, default=128, help="px each way")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seconds", type=float, default=500)
     parser.add_argument("--reserve", type=float, default=8, help="seconds kept for writing at the end")

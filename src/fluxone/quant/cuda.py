@@ -1,6 +1,7 @@
 """The passes between a block's products on a CUDA device: Triton kernels, products in the streams' type or in fp8.
 
-They are asked for by `FLUXONE_TRITON=1`: the kernels were tested in Triton's interpreter, on a device not yet.
+Where they have been measured they are at work by themselves: in bfloat16 on GPUs of compute capability 9.0. Elsewhere
+`FLUXONE_TRITON=1` asks for them, and 0 does without anywhere.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ from fluxone.quant.layer import QuantLinear
 from fluxone.quant.passes import Mixed, Product, Ready
 
 ASKED = "FLUXONE_TRITON"
+MEASURED = ((9, 0),)  # compute capabilities: an H200, docs/performance.md
 ROWS = "FLUXONE_FP8_ROWS"  # 1: fp8 products take the scales themselves; else the passes after them do
 
 
 def helps(x: Tensor) -> bool:
-    """Whether the kernels are asked for, and can work on a tensor."""
-    if os.environ.get(ASKED) != "1":
+    """Whether the kernels are asked for, or known to be good, and can work on a tensor."""
+    asked = os.environ.get(ASKED, "")
+    if not x.is_cuda or x.dtype not in (torch.bfloat16, torch.float16, torch.float32) or asked == "0":
         return False
-    return x.is_cuda and x.dtype in (torch.bfloat16, torch.float16, torch.float32) and kernels.available()
+    known = x.dtype == torch.bfloat16 and torch.cuda.get_device_capability(x.device) in MEASURED
+    return (asked == "1" or known) and kernels.available()
 
 
 class CudaPasses:

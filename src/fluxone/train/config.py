@@ -160,7 +160,7 @@ def read(path: Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
     try:
         rows = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BadFile(f"there is no file {path}", hint="give a training recipe, e.g. recipes/mini.toml") from None
+        raise BadFile(f"there is no file {path}", hint="give a training recipe, e.g. recipes/mini-128.toml") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadFile(f"{path} is not a TOML file: {error}", hint="mend that line") from error
     return build(TrainConfig, rows | dict(overrides or {}), where=path.name)

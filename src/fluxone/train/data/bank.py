@@ -50,7 +50,7 @@ MIXES: dict[str, dict[str, float]] = {
     "photo": {"photo": 1.0},
     "edit": {"edit": 0.85, "both": 0.15},
     "kontext": {"edit": 0.85, "both": 0.15},
-    "mix": {"text": 0.72, "edit": 0.23, "both": 0.05},
+    "mix": {"text": 0.8, "edit": 0.16, "both": 0.04},
     "depth": {"control": 1.0},
     "canny": {"control": 1.0},
     "pose": {"pose": 1.0},
