@@ -242,12 +242,12 @@ def text(run: Run) -> None:
     run.note("clip", lambda: run.timed(lambda: clip(ids)[1]))
 
 
-def schnell(run: Run) -> None:
+def schnell(run: Run, layout: torch.memory_format = torch.contiguous_format) -> None:
     """From token ids to a picture's bytes on the host: words, four steps, the decoder. In bfloat16 and in fp8."""
     small = replace(run.case, text=WORDS) if run.case is DEV else run.case
     given, best = Given.of(small, run.device, BF16), run.attention()
     vae, t5, clip = ends(run)
-    vae.to(BF16, memory_format=torch.channels_last)
+    vae.to(BF16, memory_format=layout)
     ids = torch.zeros(1, small.text, dtype=torch.long, device=run.device)
 
     def picture(model: Flux) -> Tensor:
@@ -257,7 +257,7 @@ def schnell(run: Run) -> None:
         for level in range(STEPS):
             x = x - given.step(model, run.modulation(), level) / STEPS
         latent = unpack(x, *small.grid)[:, : vae.shape.latent]
-        pixels = vae.decode(latent.to(memory_format=torch.channels_last))
+        pixels = vae.decode(latent.contiguous(memory_format=layout))
         return (pixels * 127.5 + 127.5).clamp(0, 255).to(torch.uint8).cpu()
 
     for name, quant in (("few passes", None), ("fp8-dynamic", "fp8-dynamic")):
@@ -278,7 +278,7 @@ def compiled_ends(run: Run) -> None:
         block.compile()
     ids = torch.zeros(1, WORDS, dtype=torch.long, device=run.device)
     run.note(f"t5 {WORDS}", lambda: run.timed(lambda: t5(ids)))
-    schnell(run)
+    schnell(run, torch.channels_last)
     run.made.pop("ends")  # compiled, they are no longer what they were
 
 

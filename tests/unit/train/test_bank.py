@@ -86,8 +86,28 @@ def test_every_mix_is_a_batch(bank: Bank, task: str) -> None:
         channels = {"fill": 320, "depth": 64, "canny": 64, "pose": 64, "control": 64}.get(task, 0)
         assert (0 if batch.channels is None else batch.channels.shape[-1]) == channels
         assert count == (64 if not references else banks._fewer(64, 4, references, LENGTH))
+        assert (batch.pictures is None) == (task != banks.SAID)
         shapes.add(references)
     assert shapes <= {len(SHELVES[shelf].given) if shelf in ("edit", "both") else 0 for shelf in MIXES[task]}
+
+
+def test_plain_words_are_those_of_the_pictures(bank: Bank, autoencoder: AutoEncoder) -> None:
+    batch = bank.batch("plain", 2, 16, draw(0, 2))
+    assert batch.pictures is not None
+    x = batch.pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(pack(autoencoder.encode(x)), batch.x, atol=0.02, rtol=0.02)
+    scenes = [nth(WORLD, number) for number in range(12)]
+    said = words.encode(words.build(storybook.vocabulary(WORLD)), [samples.plain(scene) for scene in scenes], LENGTH)
+    assert {tuple(row) for row in batch.ids.tolist()} <= {tuple(row) for row in said}
+
+
+def test_a_share_of_the_batches_is_half_as_large(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bank, "halves", 0.5)
+    sides = [bank.batch("text", 2, 8, draw(0, step)).x.shape[1] for step in range(64)]
+    assert {1, 4} == set(sides) and 20 < sides.count(1) < 44
+    maps = {bank.batch("control", 2, 8, draw(0, step)).x.shape[1] for step in range(16)}
+    assert maps == {4}, "maps are only followed at full size"
 
 
 def test_kept_pictures_come_with_their_samples(bank: Bank, autoencoder: AutoEncoder) -> None:
