@@ -252,6 +252,20 @@ def test_an_edit_changes_the_scene_and_keeps_to_its_side_of_the_hold_out() -> No
         assert edited(world, number)[2] == instruction
 
 
+def test_guidance_of_another_teacher_is_learnt_on_from_what_was_learnt(autoencoder: Path, trained: Path) -> None:
+    made = flow(autoencoder, "guidance", 4)
+    fresh = replace(made.model, start=(str(trained),), frozen=("t5", "clip"))
+    student = GuidanceObjective(replace(made, objective="guidance", model=fresh))
+    with torch.no_grad():
+        student.flux.img_in.weight.mul_(2)
+    folder = checkpoint.save(
+        trained.parent / "learnt", {"average": {f"transformer.{k}": p for k, p in student.flux.named_parameters()}}, {}
+    ).parent
+    taught = replace(fresh, start=(str(trained), str(folder)), teacher=(str(trained),))
+    objective = GuidanceObjective(replace(made, objective="guidance", model=taught))
+    torch.testing.assert_close(objective.flux.img_in.weight, 2 * objective.teacher.img_in.weight)
+
+
 def test_steps_start_as_the_teacher_told_its_guidance(autoencoder: Path, trained: Path) -> None:
     made = flow(autoencoder, "steps", 2)
     model = replace(made.model, start=(str(trained),), frozen=("t5", "clip"), guided=False)

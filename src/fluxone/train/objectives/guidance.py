@@ -2,7 +2,8 @@
 
     target = without + guidance * (with - without)        guidance ~ U(1, 5), told to the student's embedding
 
-The student starts as the teacher. The text encoders stay as they are.
+The student starts as the teacher, or, where the recipe names another, as what has learnt from one like it. The text
+encoders stay as they are.
 
 Source: Meng et al. 2023, "On distillation of guided diffusion models".
 """
@@ -16,6 +17,7 @@ from torch import Tensor
 from fluxone.train.config import TrainConfig
 from fluxone.train.data.bank import Bank
 from fluxone.train.data.batch import Batch
+from fluxone.train.export import load_average
 from fluxone.train.objectives.flow import PLAIN_GUIDANCE, SHEET_STEPS, WEIGHTS, FlowObjective, drawn_error
 from fluxone.train.parts import frozen_copy
 
@@ -31,6 +33,7 @@ class GuidanceObjective(FlowObjective):
         for part in (self.t5, self.clip, self.answer):
             part.requires_grad_(False).eval()
         self.teacher = frozen_copy(self.flux)
+        load_average({"transformer": self.teacher}, config.model.teacher)
         self.weights = WEIGHTS | config.weights
 
     def _terms(self, batch: Batch, noise_: Tensor, sigma: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
