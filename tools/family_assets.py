@@ -1,4 +1,4 @@
-"""Lay what tools/train_family.py made out as the package has it: the base, the adapters beside it, Redux below it.
+"""Lay what tools/train_family.py exported out as the package has it: the base, the adapters beside it, Redux below it.
 
     python tools/family_assets.py OUT src/fluxone/assets/mini
 
@@ -117,7 +117,7 @@ def weight(folder: Path) -> int:
 def main() -> None:
     """Lay out what is there, and tell sizes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("made", type=Path, metavar="OUT", help="Of tools/train_family.py.")
+    parser.add_argument("made", type=Path, metavar="OUT", help="What tools/train_family.py exported.")
     parser.add_argument("assets", type=Path)
     parser.add_argument("--budget", type=float, default=BUDGET, help="MB of the whole family.")
     options = parser.parse_args()

@@ -5,7 +5,7 @@
 Recipes are `recipes/mini-128-*.toml`; this says how long each may take, and at what batch. What is finished is in OUT
 at any moment, in few files: a stage that fails is told, and those that do not need it go on.
 
-    python tools/train_family.py OUT --unpack runs        what came back, as run folders that recipes can export
+    python tools/train_family.py OUT --export FOLDER      what came back, as a model, adapters, and runs to go on from
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fluxone.train.config import TrainConfig
 from fluxone.train.data.answers import survey
 from fluxone.train.data.bank import CHUNK, Bank, Order
 from fluxone.train.data.scenes import world_of
-from fluxone.train.export import autoencoder
+from fluxone.train.export import autoencoder, export, export_adapters, export_redux
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 FIRST = (("text", 4096), ("edit", 2048), ("both", 512))
@@ -97,7 +97,7 @@ class Family:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.out, self.began = args, Path(args.out), time.monotonic()
         self.runs = Path(args.runs or self.out / "runs")
-        self.base = self.recipe("longer")
+        self.base = recipe("longer", args)
         world = world_of(self.base.data)
         self.tokenizer = words.build(storybook.vocabulary(world))
         phases = [(name, max(CHUNK, int(count * args.scale))) for name, count in (*FIRST, *REST)]
@@ -107,11 +107,6 @@ class Family:
         )  # fmt: skip
         self.bank = Bank(order, self.tokenizer, survey(world))
         self.packed: dict[str, dict[str, dict[str, Tensor]]] = {}  # file, run, tensors
-
-    def recipe(self, name: str) -> TrainConfig:
-        """As it is written, at this run's size."""
-        made = config.read(RECIPES / f"mini-128-{name}.toml")
-        return replace(made, data=replace(made.data, size=self.args.size))
 
     def say(self, line: str) -> None:
         """A line with the time since the beginning."""
@@ -131,17 +126,15 @@ class Family:
             self.say(f"{name}: {self.bank.shelves[name].filled} samples")
 
     def config(self, name: str, seconds: float) -> TrainConfig:
-        """The recipe with this stage's changes; paths lead to the runs of this process."""
-        stage, made = STAGES[name], self.recipe(name)
+        """The recipe as it is trained here; paths lead to the runs of this process."""
+        stage, made = STAGES[name], recipe(name, self.args)
         start = (*self.args.start, *(str(self.runs / run) for run in stage.start))
-        rank = made.model.rank if stage.rank is None else stage.rank
-        model = replace(made.model, start=start, autoencoder=self.args.autoencoder, rank=rank, frozen=stage.frozen)
         return replace(
             made,
             out=str(self.runs / name), export="", batch=self.batch(stage), device=self.args.device, steps=NEVER,
             minutes=seconds / 60, compile=self.args.compile and stage.compiled,
             save_every=NEVER, sheet_every=NEVER, validate_every=NEVER, log_every=self.args.log,
-            rates=replace(made.rates, **stage.rates), data=replace(made.data, **stage.data), model=model,
+            rates=replace(made.rates, **stage.rates), model=replace(made.model, start=start),
         )  # fmt: skip
 
     def batch(self, stage: Stage) -> int:
@@ -193,13 +186,31 @@ class Family:
         self.say("done")
 
 
-def unpack(source: Path, runs: Path) -> None:
-    """What `pack` wrote, as run folders with averages alone."""
+def recipe(name: str, args: argparse.Namespace) -> TrainConfig:
+    """The recipe with this stage's changes, at this run's size."""
+    stage, made = STAGES[name], config.read(RECIPES / f"mini-128-{name}.toml")
+    rank = made.model.rank if stage.rank is None else stage.rank
+    model = replace(made.model, autoencoder=args.autoencoder, rank=rank, frozen=stage.frozen)
+    return replace(made, data=replace(made.data, size=args.size, **stage.data), model=model)
+
+
+def exported(source: Path, out: Path, args: argparse.Namespace) -> None:
+    """What `pack` wrote, as runs to go on from, a model's folder, adapters and Redux."""
+    runs: dict[str, Path] = {}
     for file in {stage.file for stage in STAGES.values()}:
         found = checkpoint.load(source / file)
         for name, rows in (found[0] if found else {}).items():
             average = {key: value.float() for key, value in rows.items()}
-            print(checkpoint.save(runs / name, {"average": average}, {"step": 0}))
+            runs[name] = checkpoint.save(out / "runs" / name, {"average": average}, {"step": 0}).parent
+    for name, folder in runs.items():
+        made = replace(recipe(name, args), out=str(folder))
+        if made.model.rank:
+            print(export_adapters(made, out / f"{name}.safetensors"))
+        elif name == "redux":
+            print(export_redux(made, out / name))
+    base = [str(runs[name]) for name in ("longer", "guidance") if name in runs]
+    if base:
+        print(export(recipe("longer", args), base, out / "mini"))
 
 
 def main() -> None:
@@ -219,10 +230,10 @@ def main() -> None:
     parser.add_argument("--batch", type=float, default=1.0, help="factor of all batches")
     parser.add_argument("--log", type=int, default=100, help="steps between two lines")
     parser.add_argument("--only", nargs="*", choices=STAGES, default=[])
-    parser.add_argument("--unpack", metavar="RUNS", help="turn OUT's files into run folders there, and end")
+    parser.add_argument("--export", metavar="FOLDER", help="turn OUT's files into models and runs there, and end")
     args = parser.parse_args()
-    if args.unpack:
-        unpack(Path(args.out), Path(args.unpack))
+    if args.export:
+        exported(Path(args.out), Path(args.export), args)
     else:
         Family(args).run()
 
