@@ -44,8 +44,8 @@ def inputs(dtype: torch.dtype = torch.float32, batch: int = 1, modulated: int = 
     torch.manual_seed(1)
     tokens = IMAGE[0] * IMAGE[1]
     pe = rotation(torch.cat((text_ids(TEXT), image_ids(*IMAGE))), (16, 24, 24), 10000.0)
-    mods = [torch.randn(modulated, count, HIDDEN, dtype=dtype) / 2 for count in (6, 6, 3)]
-    img, txt = (torch.randn(batch, count, HIDDEN, dtype=dtype) for count in (tokens, TEXT))
+    mods = [(torch.randn(modulated, count, HIDDEN) / 2).to(dtype) for count in (6, 6, 3)]
+    img, txt = (torch.randn(batch, count, HIDDEN).to(dtype) for count in (tokens, TEXT))
     return img, txt, (mods[0], mods[1]), mods[2], pe
 
 
