@@ -41,7 +41,6 @@ REST = (
 KEPT = 20_000  # samples whose pictures stay: 200 KB each
 NEVER = 10**9
 BESIDE = "adapters"  # the file that all small adapters are in
-RANK = 56  # of those: what there is room for in the package
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +48,6 @@ class Stage:
     """One run: its share of the time, and what is otherwise than the recipe says.
 
     Attributes:
-        rank: of its adapters, where it is not the recipe's.
         halves: share of the batches whose pictures are half as large.
         file: what the finished weights are put into.
         start: runs that it goes on from; those of before, and these.
@@ -58,7 +56,6 @@ class Stage:
 
     share: float
     batch: int
-    rank: int | None = None
     halves: float = 0.0
     file: str = BESIDE
     start: tuple[str, ...] = ("longer", "guidance")
@@ -75,10 +72,10 @@ STAGES: dict[str, Stage] = {
     ),
     "guidance": Stage(share=0.07, batch=768, file="guidance", start=("longer",), compiled=True),
     "kontext": Stage(share=0.2, batch=1024, file="kontext", compiled=True),
-    "schnell": Stage(share=0.07, batch=512, rank=RANK),
-    "control": Stage(share=0.05, batch=768, rank=RANK),
-    "fill": Stage(share=0.035, batch=768, rank=RANK),
-    "raw": Stage(share=0.035, batch=768, rank=RANK),
+    "schnell": Stage(share=0.07, batch=512),
+    "control": Stage(share=0.05, batch=768),
+    "fill": Stage(share=0.035, batch=768),
+    "raw": Stage(share=0.035, batch=768),
     "redux": Stage(share=0.04, batch=512, file="redux"),
 }  # fmt: skip
 
@@ -189,8 +186,7 @@ class Family:
 def recipe(name: str, args: argparse.Namespace) -> TrainConfig:
     """The recipe with this stage's changes, at this run's size."""
     stage, made = STAGES[name], config.read(RECIPES / f"mini-128-{name}.toml")
-    rank = made.model.rank if stage.rank is None else stage.rank
-    model = replace(made.model, autoencoder=args.autoencoder, rank=rank, frozen=stage.frozen)
+    model = replace(made.model, autoencoder=args.autoencoder, frozen=stage.frozen)
     return replace(made, data=replace(made.data, size=args.size, **stage.data), model=model)
 
 
