@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -244,3 +246,24 @@ def test_fp8_products_without_units_are_exact() -> None:
     assert not fp8.units(torch.device("cpu"))
     whole, one = fp8.quantized(x, whole=True)
     assert one.ndim == 0 and error(whole.float() * one, x) < 0.04
+
+
+@pytest.mark.parametrize(
+    ("asked", "capability", "dtype", "works"),
+    [
+        ("", (9, 0), torch.bfloat16, True),
+        ("", (9, 0), torch.float32, False),
+        ("", (8, 9), torch.bfloat16, False),
+        ("1", (8, 9), torch.float32, True),
+        ("1", (9, 0), torch.float64, False),
+        ("0", (9, 0), torch.bfloat16, False),
+    ],
+)
+def test_kernels_work_where_they_were_measured_or_asked_for(
+    asked: str, capability: tuple[int, int], dtype: torch.dtype, works: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(cuda.ASKED, asked)
+    monkeypatch.setattr(kernels, "available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    x = SimpleNamespace(is_cuda=True, dtype=dtype, device=torch.device("cuda", 0))
+    assert cuda.helps(cast("Tensor", x)) is works

@@ -1,6 +1,6 @@
 """What a worker makes of a number: pictures, words, and what they show. One row a shelf of the bank.
 
-    number --row of SHELVES--> Sample(pictures, scene, texts)
+number --row of SHELVES--> Sample(pictures, scene, texts)
 """
 
 from __future__ import annotations
@@ -89,9 +89,7 @@ def plain(scene: Scene) -> str:
 def text(world: World, number: int, size: int) -> Sample:
     """A scene and its captions."""
     scene = nth(world, number)
-    return Sample(
-        pictures={"x": draw(scene, size)}, scene=scene, texts=captions(scene, number), plain=plain(scene)
-    )
+    return Sample(pictures={"x": draw(scene, size)}, scene=scene, texts=captions(scene, number), plain=plain(scene))
 
 
 def photo(world: World, number: int, size: int) -> Sample:
