@@ -33,6 +33,7 @@ from fluxone.storybook import Scene, World
 from fluxone.train.data.answers import Answers
 from fluxone.train.data.batch import Batch
 from fluxone.train.data.samples import SHELVES, WORDINGS, Sample
+from fluxone.train.data.tasks import WORDS_ALONE
 from fluxone.train.tokenizer import encode as encode_words
 
 CHUNK = 32  # samples that a worker hands over at once
@@ -43,14 +44,16 @@ WAIT = 600.0  # seconds without a sample after which the workers are taken for d
 Arrays = dict[str, NDArray[np.generic]]
 Extra = Callable[[Scene], Mapping[str, NDArray[np.generic]]]
 
+REFERRING = {"edit": 0.85, "both": 0.15}
+
 # task -> shelves it is drawn from, by share of the steps
 MIXES: dict[str, dict[str, float]] = {
     "text": {"text": 1.0},
     "plain": {"text": 1.0},
     "photo": {"photo": 1.0},
-    "edit": {"edit": 0.85, "both": 0.15},
-    "kontext": {"edit": 0.85, "both": 0.15},
-    "mix": {"text": 0.8, "edit": 0.16, "both": 0.04},
+    "edit": REFERRING,
+    "kontext": REFERRING,
+    "mix": {"text": WORDS_ALONE} | {shelf: (1 - WORDS_ALONE) * share for shelf, share in REFERRING.items()},
     "depth": {"control": 1.0},
     "canny": {"control": 1.0},
     "pose": {"pose": 1.0},

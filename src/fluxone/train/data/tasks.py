@@ -34,7 +34,7 @@ from fluxone.train.tokenizer import encode as encode_words
 
 DESCRIBED = 0.15  # share of edits that are asked for by a caption of what comes out
 WITHOUT = 0.1  # share of the steps of `edit` that give no picture: the model must still draw from words
-WORDS_ALONE = 0.55  # share of the steps of `mix` that give no picture
+WORDS_ALONE = 0.8  # share of the steps of `mix` that give no picture
 REFERRING = {"character": 0.22, "both": 0.1, "pose": 0.08}  # shares of the steps of `kontext`; the rest are of `edit`
 DESCRIBED_PAIRS = ("character",)  # kinds whose caption says all that the text does
 FOLLOWING = 0.15  # share of edits in which the picture is a depth map, to be followed
