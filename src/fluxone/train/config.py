@@ -75,6 +75,7 @@ class Model:
         frozen: parts (`encoder`, `t5`, `clip`) that keep their weights.
         rank: of adapters that are trained in place of the transformer; 0 for none.
         whole: whether adapters learn any change, and are cut to their rank when they are written.
+        adapters: what they go on from: a file, or a variant that comes as one; empty: they start at nothing.
     """
 
     channels: tuple[int, ...] = (16, 32, 64, 96)
@@ -102,6 +103,7 @@ class Model:
     frozen: tuple[str, ...] = ()
     rank: int = 0
     whole: bool = False
+    adapters: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,9 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fluxone.errors import BadWeights
 from fluxone.lora.delta import Delta, Target
 from fluxone.lora.factors import Factor, LowRank
-from fluxone.lora.load import Lora
+from fluxone.lora.load import Lora, check_fit, shapes_of
 from fluxone.lora.merge import nearest
 from fluxone.lora.save import save_lora
 from fluxone.nn.transformer import Flux
@@ -42,6 +43,12 @@ class Pair(nn.Module):
     def forward(self, x: Tensor, layer: nn.Linear) -> Tensor:
         return F.linear(x, layer.weight, layer.bias) + F.linear(F.linear(x, self.down), self.up)
 
+    def take(self, change: Tensor) -> None:
+        """Start at this change, or at what is nearest to it."""
+        near = nearest(change, len(self.down), torch.float32).tensors()
+        self.down.copy_(near["down"])
+        self.up.copy_(near["up"])
+
     def factor(self) -> Factor:
         """As a file holds it."""
         return LowRank(down=self.down.detach().clone(), up=self.up.detach().clone(), scale=1.0)
@@ -57,6 +64,10 @@ class Whole(nn.Module):
 
     def forward(self, x: Tensor, layer: nn.Linear) -> Tensor:
         return F.linear(x, layer.weight + self.change, layer.bias)  # one product instead of two
+
+    def take(self, change: Tensor) -> None:
+        """Start at this change."""
+        self.change.copy_(change)
 
     def factor(self) -> Factor:
         """As a file holds it: the nearest of its rank."""
@@ -90,6 +101,28 @@ class LowRankAdapters(nn.Module):
             self.pairs[_key(name)] = pair
             layer.__class__ = Beside
             cast("Beside", layer).beside = (pair,)  # in a tuple: no part of the network
+
+    @torch.no_grad()
+    def take(self, lora: Lora, flux: Flux) -> None:
+        """Go on from what an adapter does to the network.
+
+        Raises:
+            BadWeights: it changes what these adapters do not, or is of another network.
+        """
+        check_fit(lora, {TRANSFORMER: shapes_of(flux)}, flux.shape.hidden)
+        found = layers(flux)
+        changes = {name: torch.zeros_like(layer.weight) for name, layer in found.items()}
+        for delta in lora.deltas:
+            target = delta.target
+            if target.module not in found or target.leaf != "weight" or delta.magnitude is not None:
+                raise BadWeights(
+                    f"{lora.path} changes {target.name} ({delta.kind}), which is not learnt here",
+                    hint="go on from an adapter that `fluxone train` made with a recipe like this one",
+                )
+            change = changes[target.module]
+            change[target.rows(len(change), flux.shape.hidden)] += delta.factor.matrix(change.dtype)
+        for name, change in changes.items():
+            cast("Pair | Whole", self.pairs[_key(name)]).take(change)
 
     def lora(self, metadata: Mapping[str, str]) -> Lora:
         """The adapters as they are now."""

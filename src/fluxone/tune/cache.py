@@ -28,6 +28,7 @@ from fluxone.pixels import from_images, masks
 from fluxone.text.encode import Text
 from fluxone.tune.buckets import Grid
 from fluxone.tune.folder import digest, open_picture
+from fluxone.tune.views import WHOLE, View
 from fluxone.weights.keymap import AUTOENCODER, CLIP, T5
 
 KEPT = 2**30  # bytes in memory; the rest is read again
@@ -52,17 +53,19 @@ class Cache:
             self._digests[path] = digest(path)
         return self._digests[path]
 
-    def tokens(self, path: Path, grid: Grid, *, covered: Path | None = None) -> Tensor:
+    def tokens(self, path: Path, grid: Grid, *, covered: Path | None = None, view: View = WHOLE) -> Tensor:
         """The packed latent (L C) of a picture in a bucket, float32.
 
         Args:
             covered: mask of what is made grey first, for models that repaint.
+            view: the part that is seen.
         """
         cover = "" if covered is None else self.digest(covered)
-        key = self._key("picture", self._eye, self.digest(path), cover, *grid)
+        key = self._key("picture", self._eye, self.digest(path), cover, *grid, view)
 
         def make() -> dict[str, Tensor]:
-            pixels = from_images(fitted(open_picture(path), self.resolution(grid)), self.resolution(grid))
+            size = self.resolution(grid)
+            pixels = from_images(view.of(fitted(open_picture(path), size)), size)
             if covered is not None:
                 pixels = pixels * (1 - self.mask(covered, grid))
             latent = self.pipeline.encode_pixels(pixels, sources=None, posterior=False)
@@ -70,10 +73,10 @@ class Cache:
 
         return self._get(key, make)["tokens"]
 
-    def mask(self, path: Path, grid: Grid) -> Tensor:
+    def mask(self, path: Path, grid: Grid, view: View = WHOLE) -> Tensor:
         """A mask (1 1 H W) of 0..1 in a bucket."""
         size = self.resolution(grid)
-        return masks(fitted(open_picture(path).convert("L"), size), size)
+        return masks(view.of(fitted(open_picture(path).convert("L"), size)), size)
 
     def text(self, prompt: str) -> Text:
         """A caption as the network reads it: txt (1 T D), pooled (1 V), in the network's type."""

@@ -29,6 +29,7 @@ from fluxone.tune.cache import Cache
 from fluxone.tune.folder import Example, names_of
 from fluxone.tune.settings import Settings
 from fluxone.tune.sigmas import LAWS, shares
+from fluxone.tune.views import WHOLE, View, views
 from fluxone.variants import Kind
 
 
@@ -39,6 +40,7 @@ class Item:
     example: Example
     grid: Grid
     references: tuple[Grid, ...] = ()
+    repainted: bool = False
 
     @property
     def bucket(self) -> tuple[object, ...]:
@@ -106,6 +108,7 @@ class Material:
         self.size = settings.size or pipeline.variant.size
         self.items = [self._item(example) for example in examples]
         self.bare = {example.text: _bare(example.text, name) for example in examples}
+        self.views = views(settings.crops)
         self.order = Order.of([item.bucket for item in self.items], settings.batch, settings.seed)
 
     def prepare(self, prompts: Sequence[str] = ()) -> None:
@@ -114,7 +117,8 @@ class Material:
             self.cache.text(prompt)
         for item in self.items:
             self._given(item)
-            self._x(item)
+            for view in self.views if _may_move(item) else (WHOLE,):
+                self._x(item, view)
 
     def batch(self, step: int, places: slice) -> Batch:
         """These places of a step's batch."""
@@ -126,18 +130,20 @@ class Material:
         alone = bool(torch.rand((), generator=stream(settings.seed, "references", step)) < settings.drop_references)
         items = [self.items[i] for i in numbers[places]]
         placed = list(zip(range(count)[places], items, strict=True))
+        seen = torch.randint(len(self.views), (count,), generator=stream(settings.seed, "view", step)).tolist()
+        looked = [self.views[seen[place]] if _may_move(item) else WHOLE for place, item in placed]
         prompts = [self._said(item.example.text, luck[place]) for place, item in placed]
         noise = [self._noise(item, "noise", step, place) for place, item in placed]
         rows, columns = items[0].grid
         law = LAWS[settings.law]
         sigma = law(level, rows * columns, self.pipeline.variant)[places]
-        return self._batch(items, prompts, torch.stack(noise), sigma, alone=alone)
+        return self._batch(items, looked, prompts, torch.stack(noise), sigma, alone=alone)
 
     def fixed(self, number: int, sigma: float, draw: int = 0) -> Batch:
         """One item at one noise level, with noise that is always the same: for measuring."""
         item = self.items[number]
         noise = self._noise(item, "fixed", number, draw)
-        return self._batch([item], [item.example.text], noise[None], torch.tensor([sigma]), alone=False)
+        return self._batch([item], [WHOLE], [item.example.text], noise[None], torch.tensor([sigma]), alone=False)
 
     def with_prompts(self, batch: Batch, prompts: Sequence[str]) -> Batch:
         """The same samples with other words."""
@@ -156,8 +162,9 @@ class Material:
         return torch.randn((rows * columns, channels), generator=stream(self.settings.seed, *map(str, words)))
 
     def _batch(
-        self, items: Sequence[Item], prompts: Sequence[str], noise: Tensor, sigma: Tensor, *, alone: bool
-    ) -> Batch:
+        self, items: Sequence[Item], looked: Sequence[View], prompts: Sequence[str], noise: Tensor, sigma: Tensor, *,
+        alone: bool,
+    ) -> Batch:  # fmt: skip
         txt, pooled = self.texts(prompts)
         ids = image_ids(*items[0].grid)
         reference = None
@@ -165,9 +172,9 @@ class Material:
             reference = torch.stack([self._references(item) for item in items])
             ids = torch.cat((ids, laid_out(items[0].references, LAYOUT)))
         given = [self._given(item) for item in items]
-        weights = [self._weight(item) for item in items]
+        weights = [self._weight(item, view) for item, view in zip(items, looked, strict=True)]
         return Batch(
-            x=torch.stack([self._x(item) for item in items]),
+            x=torch.stack([self._x(item, view) for item, view in zip(items, looked, strict=True)]),
             noise=noise,
             sigma=sigma,
             prompts=tuple(prompts),
@@ -196,10 +203,11 @@ class Material:
         if Kind.REFERENCE in variant.takes:
             sizes = [size_for(_size(path), self.size, token) for path in example.references]
             references = tuple((size.height // token, size.width // token) for size in sizes)
-        return Item(example=example, grid=grid_for(own, self.size, token, enlarge=True), references=references)
+        grid = grid_for(own, self.size, token, enlarge=True)
+        return Item(example=example, grid=grid, references=references, repainted=variant.wide is Kind.FILL)
 
-    def _x(self, item: Item) -> Tensor:
-        return self.cache.tokens(item.example.path, item.grid)
+    def _x(self, item: Item, view: View = WHOLE) -> Tensor:
+        return self.cache.tokens(item.example.path, item.grid, view=view)
 
     def _references(self, item: Item) -> Tensor:
         pairs = zip(item.example.references, item.references, strict=True)
@@ -216,15 +224,20 @@ class Material:
             return torch.cat((covered, mask[0]), dim=-1)
         return self.cache.tokens(example.references[0], item.grid) if wide is Kind.CONTROL else None
 
-    def _weight(self, item: Item) -> Tensor | None:
+    def _weight(self, item: Item, view: View) -> Tensor | None:
         """How much each token counts: the mask's share of it, 1 on average; a model that repaints counts all."""
         mask = item.example.mask
         if mask is None or self.pipeline.variant.wide is Kind.FILL:
             return None
-        share = F.adaptive_avg_pool2d(self.cache.mask(mask, item.grid), item.grid).flatten()
+        share = F.adaptive_avg_pool2d(self.cache.mask(mask, item.grid, view), item.grid).flatten()
         if share.sum() == 0:
             raise BadRequest(f"the mask of {item.example.path.name} is black", hint="white is what counts")
         return (share / share.mean())[:, None]
+
+
+def _may_move(item: Item) -> bool:
+    """Whether a part of the picture is as true as the whole: nothing else on its batch lies upon it."""
+    return not item.example.references and not item.repainted
 
 
 def _bare(text: str, name: str) -> str:

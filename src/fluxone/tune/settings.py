@@ -36,6 +36,8 @@ class Settings:
         drop, bare: shares of the captions that are left out, and of which the name alone is left.
         drop_references: share of the batches that go without references.
         preserve, preserve_weight, preserve_share: row of `PRESERVE`, how much it counts, on which share of the steps.
+        crops: parts of each picture, a little enlarged and shifted, that are learnt from besides the whole; what comes
+            with references, or is repainted, is always seen whole.
         size: px of the square whose area pictures are brought to; 0 is the model's own.
         checkpointing: whether blocks are computed twice instead of being remembered.
         swap: how many blocks come to the device for the time of their use alone, and are then computed twice.
@@ -68,6 +70,7 @@ class Settings:
     preserve: str = "none"
     preserve_weight: float = 1.0
     preserve_share: float = 1.0
+    crops: int = 0
     size: int = 0
     seed: int = 0
     checkpointing: bool = False
@@ -88,7 +91,7 @@ class Settings:
         for name in ("rank", "steps", "batch", "looks", "context"):
             if getattr(self, name) < 1:
                 raise BadRequest(f"{name} is {getattr(self, name)}", hint="use 1 or more")
-        for name in ("micro", "size", "warmup", "decay", "preserve_weight", "look_steps", "seed", "swap"):
+        for name in ("micro", "crops", "size", "warmup", "decay", "preserve_weight", "look_steps", "seed", "swap"):
             if getattr(self, name) < 0:
                 raise BadRequest(f"{name} is {getattr(self, name)}", hint="use 0 or more")
         for name in ("drop", "bare", "drop_references", "preserve_share", "hold", "ema"):

@@ -108,11 +108,12 @@ class Run:
         others = {text: without(text, wish.name, wish.class_word) for text in said}
         told.line(f"encoding {len(plan.trained) + len(plan.held)} pictures and their captions")
         material.prepare(list(others.values()))
-        self.held = Material(pipeline, cache, replace(settings, batch=1), plan.held)
+        self.held = Material(pipeline, cache, replace(settings, batch=1, crops=0), plan.held)
         self.held.prepare()
         priors = None
         if settings.preserve == "pictures":
-            priors = Material(pipeline, cache, settings, pictures(plan, self._steps(), group, told.line))
+            own = pictures(plan, self._steps(), group, told.line)
+            priors = Material(pipeline, cache, replace(settings, crops=0), own)
             priors.prepare()
         self.staying = ExitStack()  # the network is on the device until the run is over; the other parts come and go
         self.staying.enter_context(here(pipeline, settings.swap))

@@ -13,13 +13,13 @@ from fluxone import storybook
 from fluxone.assembly import assemble
 from fluxone.conditions.redux import taken_in
 from fluxone.conditions.reference import offset, positions
-from fluxone.errors import BadFile, BadRequest
+from fluxone.errors import BadFile, BadRequest, BadWeights
 from fluxone.lora.adapters import Strength
 from fluxone.lora.load import load_lora
 from fluxone.nn import tokens
 from fluxone.recipe import Recipe
 from fluxone.storybook.pairs import pair
-from fluxone.train import checkpoint, loop, objectives
+from fluxone.train import checkpoint, loop, lowrank, objectives
 from fluxone.train import tokenizer as words
 from fluxone.train.config import Data, Model, TrainConfig
 from fluxone.train.data.answers import LETTERS, survey
@@ -318,6 +318,15 @@ def test_adapters_are_a_file_that_does_the_same(
     average, _ = checkpoint.load(Path(made.out)) or ({}, {})
     for name, learnt in further.modules()["lora"].named_parameters():
         torch.testing.assert_close(learnt, average["average"][f"lora.{name}"], msg=f"{name} does not go on")
+    again = objectives.make(replace(made, model=replace(made.model, adapters=str(file))))
+    assert isinstance(again, FlowObjective) and again.adapters is not None
+    lowrank.write(again.adapters, tmp_path / "again.safetensors", {}, torch.float32)
+    for was, now in zip(load_lora(file).deltas, load_lora(tmp_path / "again.safetensors").deltas, strict=True):
+        before, after = (delta.factor.matrix(torch.float32) for delta in (was, now))
+        assert was.target == now.target
+        torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3 * float(before.abs().max()))
+    with pytest.raises(BadWeights, match="made for a network 192 wide"):
+        objectives.make(replace(made, model=replace(made.model, adapters="mini-schnell")))
 
 
 @pytest.mark.parametrize(("task", "drop", "weights"), [("text", 0.8, {}), ("plain", 0.0, {"words": 1.0, "flow": 0.0})])

@@ -17,6 +17,7 @@ from fluxone.tune import folder as folders
 from fluxone.tune.buckets import WIDEST, Order, grid_for, held_out
 from fluxone.tune.cache import Cache
 from fluxone.tune.material import Material
+from fluxone.tune.views import CLOSEST, WHOLE, views
 from unit.tiny import pipeline
 from unit.tune import made
 
@@ -161,6 +162,41 @@ def test_captions_and_pictures_are_never_mispaired(tmp_path: Path) -> None:
     after.prepare()
     assert after.cache.made == 1
     assert not torch.equal(after._x(after.items[0]), known["red car"][0])
+
+
+def test_parts_of_pictures_are_seen_besides_the_whole(tmp_path: Path) -> None:
+    """Each sample is one of its own picture's views; with references none but the whole; masks move along."""
+    place = made.pictures(tmp_path / "pictures", 4)
+    tiny = pipeline(tmp_path / "words")
+    examples = folders.read(place)
+    material = Material(tiny, Cache(tiny, tmp_path / "cache"), made.settings(drop=0.0, crops=5), examples)
+    material.prepare()
+    assert material.cache.made == 4 * 6 + len({"", *(example.text for example in examples)})
+    known = {item.example.text: [material._x(item, view) for view in material.views] for item in material.items}
+    seen: Counter[int] = Counter()
+    for step in range(40):
+        batch = material.batch(step, slice(0, 4))
+        for x, prompt in zip(batch.x, batch.prompts, strict=True):
+            (number,) = (n for n, one in enumerate(known[prompt]) if torch.equal(one, x))
+            seen[number] += 1
+    assert set(seen) == set(range(6)) and min(seen.values()) > 10
+    assert material.cache.made == 4 * 6 + len({"", *(example.text for example in examples)}), "all was prepared"
+    row = [{"file_name": "0.png", "text": "red car", "references": ["1.png"]}]
+    (place / "metadata.jsonl").write_text(json.dumps(row[0]), encoding="utf-8")
+    referring = Material(tiny, Cache(tiny, tmp_path / "cache"), made.settings(drop=0.0, crops=5), folders.read(place))
+    whole = referring._x(referring.items[0])
+    assert all(torch.equal(x, whole) for step in range(9) for x in referring.batch(step, slice(0, 4)).x)
+
+
+def test_a_view_is_a_part_of_the_picture() -> None:
+    picture = Image.linear_gradient("L").resize((64, 64))
+    assert views(3) == views(8)[:4] and views(0) == (WHOLE,)
+    for view in views(20)[1:]:
+        assert 1 < view.zoom <= CLOSEST
+        part = view.of(picture)
+        assert part.size == picture.size
+        middle = round(view.down * 64 * (1 - 1 / view.zoom) + 32 / view.zoom)  # the row half way down the part
+        assert part.getpixel((32, 32)) == pytest.approx(picture.getpixel((32, middle)), abs=6)
 
 
 def test_a_cache_file_that_a_crash_left_broken_is_made_again(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from fluxone import storybook
 from fluxone.errors import pick
+from fluxone.lora.load import load_lora
 from fluxone.nn import tokens
 from fluxone.nn.attention import ATTENTION
 from fluxone.nn.rope import Rotation
@@ -88,6 +89,8 @@ class FlowObjective:
         self.weights = WEIGHTS | config.weights
         if config.model.rank:
             self.adapters = LowRankAdapters(self.flux, config.model.rank, whole=config.model.whole)
+            if config.model.adapters:
+                self.adapters.take(load_lora(config.model.adapters), self.flux)
         load_average(self._all(), config.model.start, config.model.frozen)
         for name in config.model.frozen:
             self._all()[name].requires_grad_(False)
