@@ -3,7 +3,7 @@
     python tools/train_family.py OUT --start runs/mini-128-longer --device cuda --seconds 500
 
 Recipes are `recipes/mini-128-*.toml`; this says how long each may take, and at what batch. What is finished is in OUT
-at any moment, in few files: a stage that fails is told, and those that do not need it go on.
+at any moment, in few files: a stage that fails is told, and the others go on from what there is.
 
     python tools/train_family.py OUT --export FOLDER      what came back, as a model, adapters, and runs to go on from
 """
@@ -32,11 +32,10 @@ from fluxone.train.data.scenes import world_of
 from fluxone.train.export import autoencoder, export, export_adapters, export_redux
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-FIRST = (("text", 4096), ("edit", 2048), ("both", 512))
+FIRST = (("text", 8192),)
 REST = (
-    ("text", 16384), ("edit", 16384), ("both", 4096), ("text", 24576), ("edit", 20480), ("text", 20480),
-    ("control", 14336), ("pose", 8192), ("photo", 8192), ("both", 6144), ("edit", 49152), ("control", 8192),
-    ("text", 65536), ("edit", 65536),
+    ("text", 114_688), ("edit", 8192), ("text", 196_608), ("edit", 65_536), ("both", 12_288), ("control", 24_576),
+    ("pose", 12_288), ("photo", 12_288), ("edit", 131_072), ("text", 131_072), ("both", 8192), ("edit", 131_072),
 )  # fmt: skip
 KEPT = 20_000  # samples whose pictures stay: 200 KB each
 NEVER = 10**9
@@ -50,7 +49,8 @@ class Stage:
     Attributes:
         halves: share of the batches whose pictures are half as large.
         file: what the finished weights are put into.
-        start: runs that it goes on from; those of before, and these.
+        start: runs that it goes on from, where they are there; those of before, and these.
+        adapters: file or member of the family whose change it goes on from.
         compiled: whether compiling its blocks is worth the time.
     """
 
@@ -59,24 +59,23 @@ class Stage:
     halves: float = 0.0
     file: str = BESIDE
     start: tuple[str, ...] = ("longer", "guidance")
+    adapters: str = ""
     compiled: bool = False
     frozen: tuple[str, ...] = ("t5", "clip")
-    data: dict[str, Any] = field(default_factory=dict)
     rates: dict[str, Any] = field(default_factory=dict)
 
 
 STAGES: dict[str, Stage] = {
     "longer": Stage(
-        share=0.5, batch=1024, file="longer", start=(), compiled=True, frozen=(), data={"task": "mix"},
-        rates={"muon": 4e-3, "adam": 2e-3},
+        share=0.48, batch=1024, file="longer", start=(), compiled=True, frozen=(), rates={"muon": 4e-3, "adam": 2e-3},
     ),
-    "guidance": Stage(share=0.07, batch=768, file="guidance", start=("longer",), compiled=True),
-    "kontext": Stage(share=0.2, batch=1024, file="kontext", compiled=True),
-    "schnell": Stage(share=0.07, batch=512),
-    "control": Stage(share=0.05, batch=768),
-    "fill": Stage(share=0.035, batch=768),
-    "raw": Stage(share=0.035, batch=768),
-    "redux": Stage(share=0.04, batch=512, file="redux"),
+    "guidance": Stage(share=0.07, batch=1024, file="guidance", start=("longer",), compiled=True),
+    "kontext": Stage(share=0.25, batch=1024, file="kontext", adapters="mini-kontext", compiled=True),
+    "schnell": Stage(share=0.07, batch=512, adapters="mini-schnell"),
+    "control": Stage(share=0.04, batch=768, adapters="mini-depth"),
+    "fill": Stage(share=0.03, batch=768, adapters="mini-fill"),
+    "raw": Stage(share=0.025, batch=768, adapters="mini-raw"),
+    "redux": Stage(share=0.035, batch=512, file="redux"),
 }  # fmt: skip
 
 
@@ -125,13 +124,14 @@ class Family:
     def config(self, name: str, seconds: float) -> TrainConfig:
         """The recipe as it is trained here; paths lead to the runs of this process."""
         stage, made = STAGES[name], recipe(name, self.args)
-        start = (*self.args.start, *(str(self.runs / run) for run in stage.start))
+        start = (*self.args.start, *(str(self.runs / run) for run in stage.start if (self.runs / run).exists()))
         return replace(
             made,
             out=str(self.runs / name), export="", batch=self.batch(stage), device=self.args.device, steps=NEVER,
             minutes=seconds / 60, compile=self.args.compile and stage.compiled,
             save_every=NEVER, sheet_every=NEVER, validate_every=NEVER, log_every=self.args.log,
-            rates=replace(made.rates, **stage.rates), model=replace(made.model, start=start),
+            rates=replace(made.rates, **stage.rates),
+            model=replace(made.model, start=start, adapters="" if self.args.anew else stage.adapters),
         )  # fmt: skip
 
     def batch(self, stage: Stage) -> int:
@@ -187,7 +187,7 @@ def recipe(name: str, args: argparse.Namespace) -> TrainConfig:
     """The recipe with this stage's changes, at this run's size."""
     stage, made = STAGES[name], config.read(RECIPES / f"mini-128-{name}.toml")
     model = replace(made.model, autoencoder=args.autoencoder, frozen=stage.frozen)
-    return replace(made, data=replace(made.data, size=args.size, **stage.data), model=model)
+    return replace(made, data=replace(made.data, size=args.size), model=model)
 
 
 def exported(source: Path, out: Path, args: argparse.Namespace) -> None:
@@ -213,7 +213,8 @@ def main() -> None:
     """Read the arguments, train, say how it went."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out")
-    parser.add_argument("--start", nargs="*", default=["mini"], help="models or runs that the first stage goes on from")
+    parser.add_argument("--start", nargs="*", default=["mini"], help="models or runs that all stages go on from")
+    parser.add_argument("--anew", action="store_true", help="adapters begin at nothing, not at the package's")
     parser.add_argument("--autoencoder", default="mini", help="run or model")
     parser.add_argument("--runs", help="where stages' own folders are; default: in OUT")
     parser.add_argument("--compile", action="store_true", help="let torch compile the longest stages' blocks")

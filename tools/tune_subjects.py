@@ -28,8 +28,8 @@ from fluxone.storybook.stages import STAGES
 from fluxone.tune.palette import lab
 
 SIZE = 128  # px
-ZURI = Person(who="girl", x=50, foot=91, height=68, skin=3, hair="pink", style="pigtails", shirt="purple",
-              trousers="purple", pose="standing", bottom="dress", hat="crown")  # fmt: skip
+ZURI = Person(who="girl", x=50, foot=91, height=68, skin=3, hair="blue", style="pigtails", shirt="yellow",
+              trousers="yellow", pose="standing", bottom="dress", hat="crown")  # fmt: skip
 BESIDE = ("car", "cactus", "snowman", "mushroom", "tree", "house", "gift", "rabbit", "turtle", "boat")
 STAGED = ("meadow", "beach", "snow", "night", "sunset", "city", "room", "forest")
 INKS = ((26, 35, 86), (240, 98, 84), (255, 240, 214))  # the brand's colours, dark to light

@@ -1,7 +1,7 @@
 """Pasting a drawn picture into the one it was drawn from: outside the mask not one value changes.
 
-    share = 0 outside the mask and on its edge, rising to 1 within `feather` px inside it
-    picture * (1 - share) + drawn * share, the drawn one's colours matched to the picture's where both show the same
+share = 0 outside the mask and on its edge, rising to 1 within `feather` px inside it
+picture * (1 - share) + drawn * share, the drawn one's colours matched to the picture's where both show the same
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ def changed(drawn: Image.Image, picture: Image.Image, margin: int) -> Image.Imag
     """A mask over what differs between two pictures of one size, and `margin` px around it."""
     kept = np.asarray(picture.convert("RGB").filter(ImageFilter.BoxBlur(SMOOTH)), dtype=np.float32)
     new = np.asarray(drawn.convert("RGB").filter(ImageFilter.BoxBlur(SMOOTH)), dtype=np.float32)
-    # The colours' overall difference is no change: it is the median over the whole picture.
     gap = new - kept
-    gap = np.abs(gap - np.median(gap, axis=(0, 1))).max(axis=2)
+    # A small overall difference of colours is the decoder's: it is the median over the whole picture. A large one is
+    # what was asked for: day became night.
+    overall = np.median(gap, axis=(0, 1))
+    gap = np.abs(gap - overall if np.abs(overall).max() <= CHANGE else gap).max(axis=2)
     mask = Image.fromarray(np.where(gap > CHANGE, 255, 0).astype(np.uint8))
     return mask.filter(ImageFilter.MaxFilter(2 * (margin + SMOOTH) + 1))
 

@@ -6,14 +6,14 @@ Any process can draw the n-th training or validation scene without drawing the o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from random import Random
 
 from fluxone.errors import BadRequest, pick
 from fluxone.storybook.captions import caption
 from fluxone.storybook.compose import KINDS
-from fluxone.storybook.spec import Facts, Scene, Sprite
+from fluxone.storybook.spec import Facts, Person, Scene, Sprite
 from fluxone.storybook.worlds import World
 
 HELD_OUT = 0.05  # share of the combinations that training never sees
@@ -50,13 +50,24 @@ def scene(seed: int, world: World) -> Scene:
 
 
 def held_out(scene: Scene) -> bool:
-    """Whether the scene's combination belongs to the share that training must not see.
+    """Whether the scene's combination, or the looks of anybody in it, belong to the share that training must not see.
 
     A thing alone, in the colours that it always has, combines nothing: held out, it would never be learnt.
     """
+    if any(_apart(("looks", *looks(item))) for item in scene.items if isinstance(item, Person)):
+        return True
     if scene.key[0] == "one" and not scene.facts.things[0].colour:
         return False
-    digest = hashlib.sha256(repr(scene.key).encode()).digest()
+    return _apart(scene.key)
+
+
+def looks(person: Person) -> tuple[str, ...]:
+    """What a person can be told by in any scene."""
+    return person.who, person.hair, person.style, person.shirt, person.bottom, person.hat
+
+
+def _apart(key: tuple[Hashable, ...]) -> bool:
+    digest = hashlib.sha256(repr(key).encode()).digest()
     return int.from_bytes(digest[:8], "big") < HELD_OUT * 2**64
 
 

@@ -121,18 +121,22 @@ MINI = replace(  # what the model inside the package is trained on
     ),
     colours=("red", "orange", "yellow", "green", "blue", "purple", "pink"),
     kinds={
-        "one": 0.2,
-        "side": 0.28,
+        "one": 0.18,
+        "side": 0.24,
         "stack": 0.05,
         "count": 0.08,
         "sign": 0.18,
         "person": 0.08,
+        "company": 0.04,
+        "two": 0.02,
         "reading": 0.04,
         "inside": 0.04,
         "hiding": 0.05,
     },
+    hair=("black", "brown", "blond", "red", "pink", "blue"),
     random_words=0.25,
     mirrored=False,
+    outfits=True,
 )
 
 WORLDS: dict[str, World] = {

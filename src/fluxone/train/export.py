@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,7 @@ WIDENED = "img_in.weight"  # of a transformer that is given pictures as channels
 
 
 @torch.no_grad()
-def load_average(
-    modules: Mapping[str, nn.Module], runs: Sequence[str], frozen: Sequence[str] = ()
-) -> dict[str, Any]:
+def load_average(modules: Mapping[str, nn.Module], runs: Sequence[str], frozen: Sequence[str] = ()) -> dict[str, Any]:
     """Fill modules with the average weights of run folders or models; later ones win. Returns their metadata, merged.
 
     Parts that no run has keep their values; a run's parts that are not asked for are ignored. `RUN:PART` takes that
@@ -55,7 +53,7 @@ def load_average(
     filled: set[str] = set()
     for run in runs:
         place, _, only = run.rpartition(":") if run.rpartition(":")[2] in PARTS else (run, "", "")
-        average, meta = _average(place)
+        average, meta = _average(place, modules)
         merged |= meta
         for part, module in modules.items():
             if part != (only or part):
@@ -79,8 +77,11 @@ def load_average(
     return merged
 
 
-def _average(place: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The average weights of a run's folder, or the weights of a model (a name, or its folder)."""
+def _average(place: str, wanted: Collection[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The average weights of a run's folder, or the weights of a model (a name, or its folder).
+
+    Of a model's Redux, which lies with it, only if it is `wanted`.
+    """
     found = checkpoint.load(Path(place))
     if found is not None:
         groups, meta = found
@@ -91,7 +92,12 @@ def _average(place: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         )
     bundle = load_bundle(place, recipe=Recipe(device="cpu", dtype="float32"))
     shape = bundle.autoencoder.shape
-    parts = {"transformer": bundle.transformer, "autoencoder": bundle.autoencoder, "t5": bundle.t5, "clip": bundle.clip}
+    parts: dict[str, nn.Module | None] = {
+        "transformer": bundle.transformer, "autoencoder": bundle.autoencoder, "t5": bundle.t5, "clip": bundle.clip,
+    }  # fmt: skip
+    if "eye" in wanted and bundle.redux_near is not None:
+        redux = bundle.redux_near()
+        parts |= {"eye": redux.encoder, "embedder": redux.embedder}
     rows = {
         f"{part}.{name}": p.detach()
         for part, module in parts.items()

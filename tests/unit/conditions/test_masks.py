@@ -88,6 +88,13 @@ def test_what_changed_is_found_whatever_the_overall_colour() -> None:
     assert not np.asarray(changed(old, old, 2)).any()
 
 
+def test_day_that_becomes_night_stays_night() -> None:
+    old = picture()
+    night = Image.fromarray((np.asarray(old) * 0.4).astype(np.uint8))
+    out = np.asarray(paste(night, old, changed(night, old, 2), 2)).astype(int)
+    assert np.abs(out - np.asarray(night)).mean() < np.abs(out - np.asarray(old)).mean() / 4
+
+
 def test_an_expanded_picture_keeps_its_own_and_its_mask_reaches_in() -> None:
     old = picture()
     canvas, mask = opened(old, (10, 0, 0, 6), 3)
