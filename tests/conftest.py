@@ -12,11 +12,14 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from importlib.util import find_spec
+from pathlib import Path
 
 import jaxtyping
 import pytest
 
-CHECKED = ["fluxone.nn", "fluxone.sampling", "fluxone.text"]
+NN = Path(__file__).parent.parent / "src/fluxone/nn"
+NETWORKS = [f"fluxone.nn.{file.stem}" for file in NN.glob("*.py") if not file.stem.endswith("_triton")]
+CHECKED = [*NETWORKS, "fluxone.sampling", "fluxone.text"]  # Triton reads a kernel's own text: it cannot be wrapped
 if find_spec("beartype"):  # a machine that is lent for its GPU may not have it
     jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 

@@ -22,6 +22,7 @@ from fluxone.bench import ceilings
 from fluxone.bench.ends import filled
 from fluxone.bench.measure import Row, Way, clock, take_turns
 from fluxone.bench.nets import Case, Given, ours, theirs, weights
+from fluxone.nn import channels_last
 from fluxone.nn.attention import ATTENTION
 from fluxone.nn.autoencoder import AutoEncoder
 from fluxone.nn.clip import ClipTextEncoder
@@ -222,7 +223,8 @@ def latent_of(run: Run, dtype: torch.dtype) -> Tensor:
 
 
 def decode(run: Run) -> None:
-    """The decoder at the size of the case: as it is, in bfloat16, and that with channels last."""
+    """The decoder at the size of the case by torch alone: as it is, in bfloat16, and that with channels last."""
+    os.environ[channels_last.ASKED] = "0"
     vae = ends(run)[0].float()
     run.note("float32", lambda: run.timed(lambda: vae.decode(latent_of(run, torch.float32))))
     vae.to(BF16)
@@ -230,6 +232,7 @@ def decode(run: Run) -> None:
     vae.to(memory_format=torch.channels_last)
     small = latent_of(run, BF16).to(memory_format=torch.channels_last)
     run.note("bfloat16, channels last", lambda: run.timed(lambda: vae.decode(small)))
+    os.environ.pop(channels_last.ASKED)
 
 
 def text(run: Run) -> None:
@@ -265,6 +268,13 @@ def schnell(run: Run, layout: torch.memory_format = torch.contiguous_format) -> 
         model.attend = ATTENTION[best]
         os.environ.update({ASKED: "1", ROWS: "0"})
         run.note(name, lambda model=model: run.timed(lambda: picture(model)))
+
+
+def graphed(run: Run) -> None:
+    """The ends by kernels of their own and replayed: `gpu_graphs.py`."""
+    from gpu_graphs import graphed as measured
+
+    measured(run)
 
 
 def compiled_ends(run: Run) -> None:
@@ -337,6 +347,7 @@ STAGES: dict[str, tuple[Callable[[Run], None], float]] = {  # and the seconds th
     "decode": (decode, 6),
     "text": (text, 8),
     "schnell": (schnell, 8),
+    "graphs": (graphed, 35),
     "tests": (tests, 45),
     "compiled-ends": (compiled_ends, 45),
     "compiled": (compiled, 60),

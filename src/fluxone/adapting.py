@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fluxone.errors import BadRequest, pick
+from fluxone.errors import BadRequest, UserError, pick
 from fluxone.lora.delta import check_finite
 from fluxone.lora.load import Lora, load_lora, read_lora
 from fluxone.lora.strength import Strength
@@ -55,6 +55,7 @@ class Adapting:
         Raises:
             BadFile, HubError: it is not there.
             BadWeights: it is no LoRA of FLUX.1, or does not fit the model; nothing of it is loaded.
+            BadRequest: it replaces a weight that is quantized; nothing of it is loaded.
         """
         adapters = self.pipeline.adapters
         name = adapter_name or next(name for n in range(1 << 20) if (name := f"default_{n}") not in adapters.loaded)
@@ -67,7 +68,11 @@ class Adapting:
             adapters.swap(lora, name)
             return
         adapters.load(lora, name)
-        adapters.use({**adapters.active, name: Strength()})
+        try:
+            adapters.use({**adapters.active, name: Strength()})
+        except UserError:
+            adapters.drop(name)
+            raise
 
     def set_adapters(
         self, adapter_names: str | Sequence[str], adapter_weights: Weight | Sequence[Weight] | None = None

@@ -27,6 +27,7 @@ from fluxone.guiding import furnish
 from fluxone.lora.joining import joined
 from fluxone.lora.load import load_lora
 from fluxone.lora.strength import read_strength
+from fluxone.nn import graphs
 from fluxone.nn.attention import ATTENTION, AUTO, quickest
 from fluxone.nn.transformer import Flux
 from fluxone.offload import STREAMED, Offload
@@ -158,6 +159,8 @@ def connect(bundle: Bundle, recipe: Recipe) -> Pipeline:
     }
     device = torch.device(recipe.device or "cpu")
     offload = Offload(parts, device, recipe.offload, streamed=("transformer", "modulators", "text", "image"))
+    if text is not None and recipe.offload == "none" and graphs.wanted(device, compiled=recipe.compile):
+        text.record()
     pipeline = Pipeline(bundle, recipe, text, offload)
     if bundle.redux_near is not None:
         pipeline.prompting.load = partial(_bring_redux, pipeline, bundle.redux_near)

@@ -54,7 +54,7 @@ class Recipe:
         quant_t5: the same for the T5 encoder, which is quantized apart.
         offload: row of `OFFLOADS`, or `auto`. Where it is, a picture that runs out of memory goes on with less.
         attention: row of `ATTENTION` in `nn/attention.py`, or `auto`, which tries them on the device.
-        compile: torch's compiler for each block.
+        compile: torch's compiler for each block; on CUDA text encoders are recorded as graphs (`nn/graphs.py`).
         compat: row of `COMPATS`: whose rounding and padding to follow.
         cache: `NAME` or `NAME:LIMIT` of a row of `CACHES`: some steps are guessed; None computes all.
         max_drift: picks the quickest row of `cache` whose measured drift is at most this.

@@ -55,7 +55,8 @@ def test_drawing_with_an_adapter_and_replaying(fluxone: Fluxone, tiny: Path, lor
     entry = provenance.read("half.png")
     assert entry.recipe["adapters"] == ["fox.safetensors:0.5"]
     assert entry.hashes["lora fox"].startswith("sha256:") and entry.hashes["lora fox"].endswith(" at 0.5")
-    assert "there is no adapter fox.safetensors" in fluxone("replay", "half.png", code=2).stderr
+    said = fluxone("replay", "half.png", code=2).stderr
+    assert "fox.safetensors is not in this folder; say where each lies now: --lora FOLDER/fox.safetensors:0.5" in said
     assert "0 pixels differ" in fluxone("replay", "half.png", "--lora", f"{lora}:0.5").stdout
     assert "not the ones" in fluxone("replay", "half.png", "--lora", f"{lora}:0.25", code=1).stderr
 

@@ -123,13 +123,22 @@ def recipe_of(entry: Record, *, device: str | None, offload: str, loras: tuple[s
 
     Args:
         loras: in place of the record's, which names files without their folders.
+
+    Raises:
+        BadRequest: a file of the record's adapters is not here.
     """
+    from fluxone.lora.strength import read_strength
     from fluxone.provenance import PLACES, SECRET
 
     known = {field.name for field in fields(Recipe)} - PLACES - SECRET
     lists = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.recipe.items()}
     kept: dict[str, Any] = {name: value for name, value in lists.items() if name in known}
     adapters = loras or kept.get("adapters", ())
+    for adapter in adapters if not loras else ():
+        place = read_strength(adapter)[0]
+        if place.endswith(".safetensors") and "/" not in place and not Path(place).is_file():
+            asked = " ".join(f"--lora FOLDER/{each}" for each in adapters)
+            raise BadRequest(f"the adapter {place} is not in this folder", hint=f"say where each lies now: {asked}")
     return Recipe(**{**kept, "device": device, "offload": offload, "adapters": adapters})
 
 

@@ -9,7 +9,8 @@ Changes that cannot work beside a layer (norms, embeddings, replacements) are ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -142,26 +143,28 @@ class Adapters:
             if strength.blocks:
                 strength.check({part: dict(module.named_modules()) for part, module in self.modules.items()})
         if dict(strengths) != self.active:
-            self.active = dict(strengths)
-            self._shares = {}
-            self._lay()
+            with self._or_as_before():
+                self.active = dict(strengths)
+                self._shares = {}
+                self._lay()
 
     def fuse(self, names: Iterable[str] | None = None, *, scale: float = 1.0) -> None:
         """Merge working adapters (all if None) into the weights, at their strengths times `scale`.
 
         Raises:
             UnknownName: one of them does not work.
-            BadRequest: the strength of one runs over the steps.
+            BadRequest: the strength of one runs over the steps, or a weight is quantized; all stays as it was.
         """
         chosen = list(self.active) if names is None else list(names)
         for name in chosen:
             if pick(self.active, name, "working adapter").course:
                 hint = "leave it beside the weights, or give it one strength"
                 raise BadRequest(f"the strength of the adapter {name!r} runs over the steps", hint=hint)
-        for name in chosen:
-            now = self.active.pop(name)
-            self.fused[name] = Strength(scale=now.scale * scale, blocks=now.blocks)
-        self._lay()
+        with self._or_as_before():
+            for name in chosen:
+                now = self.active.pop(name)
+                self.fused[name] = Strength(scale=now.scale * scale, blocks=now.blocks)
+            self._lay()
 
     def unfuse(self) -> None:
         """Take all fused adapters out of the weights, to the last bit; they work beside the layers again."""
@@ -215,6 +218,16 @@ class Adapters:
         kept = {name: tuple(tensor.shape) for (where, name), tensor in self._kept.items() if where == part}
         return {name: shape for name, shape in shapes.items() if ".adapters." not in name} | kept
 
+    @contextmanager
+    def _or_as_before(self) -> Iterator[None]:
+        """Take back what was asked for where it cannot be done."""
+        before = dict(self.active), dict(self.fused)
+        try:
+            yield
+        except UserError:
+            self.active, self.fused = before
+            raise
+
     def _lay(self) -> None:
         """Bring layers and parameters to what `active` and `fused` say, touching none that is so already."""
         layers: dict[Place, list[tuple[str, Delta]]] = {}
@@ -232,6 +245,9 @@ class Adapters:
                         told.setdefault((target.part, name), {})[id(delta)] = at
                     else:
                         inside.setdefault((target.part, target.name), []).append((delta, at))
+        for place in inside:
+            if place not in self._kept:
+                self._parameter(place)  # what cannot be is told before anything changes
         touched = self._place(inside) | self._beside(layers)
         touched |= {key[0] for key in told.keys() | self._strengths.keys() if told.get(key) != self._strengths.get(key)}
         self._strengths = told
@@ -268,9 +284,8 @@ class Adapters:
         module = self.modules[part].get_submodule(owner)
         found = module._parameters.get(leaf)
         if found is None or not found.is_floating_point():
-            raise BadRequest(
-                f"{name} is quantized, and this adapter cannot work beside it", hint="merge it before quantizing"
-            )
+            hint = "leave it unfused, or merge it into the model before quantizing"
+            raise BadRequest(f"{name} is quantized, and nothing can be merged into it", hint=hint)
         return found
 
     def _write(self, place: Place, value: nn.Parameter) -> None:

@@ -30,6 +30,7 @@ PEFT_FILE = "adapter_model.safetensors"
 PARTS = {"transformer": TRANSFORMER, "text_encoder": CLIP, "text_encoder_2": T5}
 WIDENED = "img_in"  # the one layer that a control LoRA gives more columns
 ENTRANCES = ("img_attn.qkv", "txt_attn.qkv", "linear1", "img_mlp.0", "txt_mlp.0", "img_mod.lin", "modulation.lin")
+EXITS = ("attn.proj", "mlp.2", "linear2")
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -154,12 +155,10 @@ def misfits(deltas: Iterable[Delta], shapes: Mapping[str, Shapes], width: int) -
 
 
 def width_of(deltas: Iterable[Delta]) -> int | None:
-    """How wide the transformer is that these were made for, by most of the layers that take its stream."""
-    found = Counter(
-        delta.factor.shape[1]
-        for delta in deltas
-        if delta.target.part == TRANSFORMER and len(delta.factor.shape) == 2 and delta.target.module.endswith(ENTRANCES)
-    )
+    """How wide the transformer is that these were made for, by most of the layers that take or give its stream."""
+    own = [delta for delta in deltas if delta.target.part == TRANSFORMER and len(delta.factor.shape) == 2]
+    found = Counter(delta.factor.shape[1] for delta in own if delta.target.module.endswith(ENTRANCES))
+    found.update(delta.factor.shape[0] for delta in own if delta.target.module.endswith(EXITS))
     return found.most_common(1)[0][0] if found else None
 
 

@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fluxone.nn import channels_last, graphs
+from fluxone.nn.attention import Attend, sdpa
 from fluxone.nn.tiling import LEAST, Sheet, sheet, sweep
 from fluxone.shapes import AutoEncoderShape
 
@@ -32,8 +34,17 @@ Normalise = Callable[[nn.GroupNorm, Tensor], Tensor]
 
 def plain(norm: nn.GroupNorm, x: Features) -> Features:
     """Normalise by the statistics of `x` itself."""
+    if channels_last.helps(x):
+        return channels_last.group_norm(x, norm, silu=False)
     out: Tensor = norm(x)
     return out
+
+
+def activated(layer: nn.GroupNorm, x: Features, norm: Normalise = plain) -> Features:
+    """Normalise, then SiLU."""
+    if norm is plain and channels_last.helps(x):
+        return channels_last.group_norm(x, layer, silu=True)
+    return F.silu(norm(layer, x))
 
 
 class ResBlock(nn.Module):
@@ -49,16 +60,26 @@ class ResBlock(nn.Module):
 
     def first(self, x: Features, norm: Normalise = plain) -> Features:
         """Return the features between the two convolutions."""
-        out: Tensor = self.conv1(F.silu(norm(self.norm1, x)))
+        out: Tensor = self.conv1(activated(self.norm1, x, norm))
         return out
 
     def second(self, h: Features, x: Features, norm: Normalise = plain) -> Features:
         """Return the block's features, of those between and those before."""
-        out: Tensor = self.conv2(F.silu(norm(self.norm2, h)))
+        out: Tensor = self.conv2(activated(self.norm2, h, norm))
         return out + (x if self.nin_shortcut is None else self.nin_shortcut(x))
 
     def forward(self, x: Features) -> Features:
-        return self.second(self.first(x), x)
+        return self.fewer(x) if channels_last.helps(x) else self.second(self.first(x), x)
+
+    def fewer(self, x: Features) -> Features:
+        """Do the same in fewer passes: biases go with the norm and the sum that follow them."""
+        h = channels_last.bare(self.conv1, channels_last.group_norm(x, self.norm1, silu=True))
+        h = channels_last.group_norm(h, self.norm2, silu=True, before=self.conv1.bias)
+        bias, beside = cast("Tensor", self.conv2.bias), x
+        if self.nin_shortcut is not None:
+            beside = channels_last.bare(self.nin_shortcut, x)
+            bias = bias + cast("Tensor", self.nin_shortcut.bias)
+        return channels_last.added(channels_last.bare(self.conv2, h), beside, bias)
 
     def sweep(self, x: Sheet, size: int) -> Sheet:
         """Do the same tile by tile; `x` is used up."""
@@ -67,7 +88,7 @@ class ResBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """One head of attention over all cells."""
+    """One head of attention over all cells. `attend` may be replaced."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
@@ -76,11 +97,12 @@ class AttentionBlock(nn.Module):
         self.k = nn.Conv2d(channels, channels, 1)
         self.v = nn.Conv2d(channels, channels, 1)
         self.proj_out = nn.Conv2d(channels, channels, 1)
+        self.attend: Attend = sdpa
 
     def forward(self, x: Features) -> Features:
-        h = self.norm(x).flatten(2).transpose(1, 2)
+        h = plain(self.norm, x).flatten(2).transpose(1, 2)
         q, k, v = (pointwise(part, h)[:, None] for part in (self.q, self.k, self.v))
-        h = pointwise(self.proj_out, F.scaled_dot_product_attention(q, k, v)[:, 0])
+        h = pointwise(self.proj_out, self.attend(q, k, v)[:, 0])
         return h.transpose(1, 2).reshape(x.shape) + x
 
 
@@ -198,7 +220,7 @@ class Encoder(nn.Module):
 
     def end(self, x: Features) -> Features:
         """Return the middle and the way out, all at the resolution of the latent."""
-        out: Tensor = self.conv_out(F.silu(self.norm_out(self.mid(x))))
+        out: Tensor = self.conv_out(activated(self.norm_out, self.mid(x)))
         return out
 
     def forward(self, pixels: Features) -> Features:
@@ -247,7 +269,7 @@ class Decoder(nn.Module):
 
     def end(self, x: Features, norm: Normalise = plain) -> Features:
         """Return the pixels of the last features."""
-        out: Tensor = self.conv_out(F.silu(norm(self.norm_out, x)))
+        out: Tensor = self.conv_out(activated(self.norm_out, x, norm))
         return out
 
     def forward(self, z: Features) -> Features:
@@ -331,15 +353,24 @@ class AutoEncoder(nn.Module):
             out: Tensor = self.decoder(x) if size is None else self.decoder.sweep(x, size)
             return out
 
-        return self._each(one, z)
+        return self._each(one, z, in_rows=size is not None or self.decoder.walk is not straight)
 
     def _posterior(self, features: Features) -> Features:
         """Mean and logarithm of variance, one after the other."""
         return features if self.quant_conv is None else self.quant_conv(features)
 
-    def _each(self, work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        x = x.contiguous()  # convolutions round differently in other layouts; a picture does not depend on its own
-        return torch.cat([work(row) for row in torch.split(x, 1)]) if self.sliced and len(x) > 1 else work(x)
+    def _each(self, work: Callable[[Tensor], Tensor], x: Tensor, *, in_rows: bool) -> Tensor:
+        """Convolutions round differently in other layouts: a picture does not depend on its own, and gets one here.
+
+        Args:
+            in_rows: channels first, whatever the device would like; so it is where torch's compiler decides, too.
+        """
+        called = (self.encoder._compiled_call_impl, self.decoder._compiled_call_impl)
+        in_rows = in_rows or not all(way is None or isinstance(way, graphs.Recorded) for way in called)
+        layout = torch.contiguous_format if in_rows else channels_last.layout(x)
+        x = x.contiguous(memory_format=layout)
+        out = torch.cat([work(row) for row in torch.split(x, 1)]) if self.sliced and len(x) > 1 else work(x)
+        return out if layout is torch.contiguous_format else out.contiguous()
 
     def _whole(self, pixels: Float[Tensor, "B K H W"], tile: int | None) -> Float[Tensor, "B _ h w"]:
         size = self._tile(tile, pixels.shape, 1)
@@ -348,7 +379,7 @@ class AutoEncoder(nn.Module):
             features: Tensor = self.encoder(x) if size is None else self.encoder.sweep(x, size)
             return self._posterior(features)
 
-        return self._each(one, pixels)
+        return self._each(one, pixels, in_rows=size is not None)
 
     def _scaled(self, z: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
         return self.shape.scale * (z - self.shape.shift)

@@ -139,10 +139,14 @@ class Stack(nn.Module):
         self.block = nn.ModuleList(Block(shape, first=i == 0) for i in range(shape.layers))
         self.final_layer_norm = RMSNorm(shape.hidden, shape.eps)
 
+    def places(self, length: int, device: torch.device) -> Int[Tensor, "T T"]:
+        """Return which row of the table each (query, key) takes; kept for the last lengths."""
+        return _placed(length, self.shape.buckets, self.shape.max_distance, device)
+
     def bias(self, length: int) -> Float[Tensor, "H T T"]:
         """Return what every block adds to its attention, by relative position."""
         table = self.block[0].layer[0].SelfAttention.relative_attention_bias  # type: ignore[union-attr, index]
-        bias: Tensor = table(_placed(length, self.shape.buckets, self.shape.max_distance, table.weight.device))
+        bias: Tensor = table(self.places(length, table.weight.device))
         return bias.permute(2, 0, 1).contiguous()  # as the kernels of every block want it
 
     def forward(self, x: Stream) -> Stream:

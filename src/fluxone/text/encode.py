@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fluxone.errors import BadWeights, pick
+from fluxone.nn import graphs
 from fluxone.nn.clip import ClipTextEncoder
 from fluxone.nn.t5 import T5Encoder
 from fluxone.text import emphasis as weighing
@@ -83,6 +84,11 @@ class TextEncoders:
         table = self.clip.text_model.embeddings.token_embedding
         encoders = {"clip": Words(self.clip_tokenizer, table), "t5": Words(self.t5_tokenizer, self.t5.shared)}
         return OwnWords(encoders)
+
+    def record(self) -> None:
+        """Have both replay their calls on CUDA, where they wait for launches longer than they compute."""
+        graphs.record(self.t5, keep=lambda ids: self.t5.encoder.places(ids.shape[1], ids.device))
+        graphs.record(self.clip)
 
     @torch.no_grad()
     def encode(

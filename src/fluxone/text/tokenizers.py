@@ -8,6 +8,7 @@ beside it. It knows nothing of models.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ ENDLESS = 10**9  # configurations say "no limit" with a number beyond this
 SPECIAL = ("bos_token", "eos_token", "pad_token")
 MOST = 2**32  # token ids are below
 AGAIN = "download it again"
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # JSON's half of a character; two make one
 GUESSES = ("<pad>", "[PAD]", "<|endoftext|>", "</s>")  # padding, where no file names it
 
 
@@ -156,10 +158,15 @@ def read_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file.
 
     Raises:
-        BadFile: it is not UTF-8, not JSON, or not an object.
+        BadFile: it is not UTF-8, not JSON, or not an object; or half a character is in it.
     """
+    text = _text(path)
     try:
-        content = json.loads(_text(path))
+        content = json.loads(text)
+        if SURROGATE.search(text):
+            json.dumps(content, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadFile(f"{path} holds {error.object[error.start]!r}, which is no character", hint=AGAIN) from None
     except (ValueError, RecursionError) as error:
         raise BadFile(f"{path} is not JSON ({error})", hint=AGAIN) from None
     if not isinstance(content, dict):

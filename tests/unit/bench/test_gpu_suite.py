@@ -68,7 +68,7 @@ def test_the_networks_of_the_case_race(suite: ModuleType, monkeypatch: pytest.Mo
     stages = suite.gpu_stages
     run = stages.Run(case=stages.TINY, device=torch.device("cpu"), until=9e9)
     with torch.inference_mode():
-        for stage in (stages.fp8, stages.schnell, stages.memory):
+        for stage in (stages.fp8, stages.schnell, stages.graphed, stages.memory):
             run.found = {}
             stage(run)
             failed = {name for name, found in run.found.items() if isinstance(found, dict) and set(found) == {"error"}}

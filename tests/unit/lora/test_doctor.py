@@ -97,6 +97,18 @@ def test_report_of_what_does_not_fit(tmp_path: Path, folder: Path) -> None:
     assert not report.relative
 
 
+EXITS = ["single_blocks_1_linear2", "double_blocks_0_img_mlp_2", "double_blocks_0_txt_attn_proj"]
+
+
+@pytest.mark.parametrize("module", EXITS)
+def test_the_width_is_told_by_what_gives_the_stream_too(tmp_path: Path, module: str) -> None:
+    path = tmp_path / "exits.safetensors"
+    down, up = torch.ones(2, 5 * H), torch.ones(H, 2)
+    save_file({f"lora_unet_{module}.lora_down.weight": down, f"lora_unet_{module}.lora_up.weight": up}, path)
+    report = inspect(path)
+    assert (report.width, report.fits) == (H, ())
+
+
 def test_a_control_lora_is_told_by_its_channels(tmp_path: Path) -> None:
     assert inspect(lora(tmp_path, "control")).channels == 12
 

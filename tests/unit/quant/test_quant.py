@@ -177,8 +177,21 @@ def test_an_adapter_beside_it_is_the_math_on_what_it_unpacks_to(name: str, dora:
     adapters = Adapters({TRANSFORMER: model}, width=32, dtype=torch.float32, changed=lambda parts: None)
     adapters.load(lora, "y")
     adapters.use({"y": Strength()})
-    with pytest.raises(BadRequest, match="is quantized, and this adapter cannot work beside it; merge it before"):
+    with pytest.raises(BadRequest, match="is quantized, and nothing can be merged into it; leave it unfused, or merge"):
         adapters.fuse()
+    assert list(adapters.active) == ["y"] and not adapters.fused, "what cannot be leaves all as it was"
+    adapters.use({"y": Strength(scale=0.5)})
+
+
+def test_an_adapter_that_replaces_a_packed_weight_is_refused_whole(tmp_path: Path) -> None:
+    door = FluxPipeline.from_pretrained(str(files(tmp_path)), quant="int8", device="cpu")
+    packed = next(name for name, layer in door.transformer.named_modules() if isinstance(layer, QuantLinear))
+    layer = door.transformer.get_submodule(packed)
+    weight = torch.zeros(layer.out_features, layer.in_features)
+    with pytest.raises(BadRequest, match="is quantized, and nothing can be merged into it"):
+        door.load_lora_weights({f"diffusion_model.{packed}.set_weight": weight}, adapter_name="a")
+    door.load_lora_weights({f"diffusion_model.{packed}.diff": weight}, adapter_name="a")
+    assert door.get_active_adapters() == ["a"]
 
 
 def files(folder: Path) -> Path:

@@ -106,6 +106,12 @@ def numbers_that_are_none(folder: Path) -> None:
     (folder / "vocab.json").write_text('{"<|startoftext|>": 0, "<|endoftext|>": "one"}', encoding="utf-8")
 
 
+def half_a_character(folder: Path) -> None:
+    foreign_merges(folder)
+    words = '{"<|startoftext|>": 0, "<|endoftext|>": 1, "f": 2, "o": 3, "fo": 4, "\\ud800": 5}'
+    (folder / "vocab.json").write_text(words, encoding="utf-8")
+
+
 def characters_that_are_none(folder: Path) -> None:
     """A SentencePiece model whose table of characters is one byte long."""
     table = b"\x12" + varint(1) + b"\xff"
@@ -134,6 +140,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], type[FluxoneError], str]] = {
     "another JSON": (text('{"hello": 1}'), BadFile, "`model`"),
     "another kind": (text('{"model": {"type": "Nope"}}'), BadFile, "cannot be read"),
     "deep JSON": (text("[" * 100_000), BadFile, "not JSON"),
+    "half a character": (half_a_character, BadFile, "no character"),
     "words without numbers": (numbers_that_are_none, BadFile, "numbers"),
     "a table of no characters": (characters_that_are_none, BadFile, "cannot be read"),
     "no padding": (no_padding, BadFile, "pad_token"),
