@@ -4,8 +4,8 @@
     added        x + other + bias
 
 torch's GroupNorm is slow in this layout; here it is three launches that read x twice and write it once, with sums in
-float32 around a mean that was met. They are at work by themselves where Triton is, in half precision on the GPUs in
-`MEASURED`; `FLUXONE_CHANNELS_LAST=1` asks for them elsewhere and in float32, 0 does without anywhere.
+float32 around a mean that was met. They are at work by themselves where Triton is, on the GPUs in `MEASURED`;
+`FLUXONE_CHANNELS_LAST=1` asks for them elsewhere, 0 does without anywhere.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 ASKED = "FLUXONE_CHANNELS_LAST"
 MEASURED = ((9, 0),)  # compute capabilities
-HALF = (torch.bfloat16, torch.float16)
-TYPES = (*HALF, torch.float32)
+TYPES = (torch.bfloat16, torch.float16, torch.float32)
 TILE = 4096  # numbers that a program holds at a time
 CHUNKS = 1024  # of a picture, at most, each with its own moments: more than a large GPU works on at once
 STEPS = 4  # tiles of a program that only maps
@@ -53,7 +52,7 @@ def wanted(x: Tensor) -> bool:
     if x.device.index != torch.cuda.current_device():
         return False  # Triton launches on the current one
     asked = os.environ.get(ASKED, "")
-    known = asked != "0" and x.dtype in HALF and torch.cuda.get_device_capability(x.device) in MEASURED
+    known = asked != "0" and torch.cuda.get_device_capability(x.device) in MEASURED
     return (asked == "1" or known) and available()
 
 

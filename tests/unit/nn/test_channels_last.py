@@ -109,10 +109,10 @@ class OnDevice(Tensor):
     [
         ("", (9, 0), torch.bfloat16, True),
         ("", (9, 0), torch.float16, True),
-        ("", (9, 0), torch.float32, False),
+        ("", (9, 0), torch.float32, True),
         ("", (8, 9), torch.bfloat16, False),
         ("1", (8, 9), torch.bfloat16, True),
-        ("1", (9, 0), torch.float32, True),
+        ("0", (9, 0), torch.float32, False),
         ("1", (9, 0), torch.float64, False),
         ("0", (9, 0), torch.bfloat16, False),
     ],
