@@ -115,6 +115,7 @@ class FluxPipeline(Opening, Adapting, Guiding, Scripted):
         negative_ip_adapter_image: One | Sequence[One] | None = None,
         negative_ip_adapter_image_embeds: Embeds = None,
         reference_images: Picture | Sequence[Picture] | None = None,
+        image_reference: Picture | Sequence[Picture] | None = None,
         reference_layout: str = "offset",
         then: str | Sequence[str] = (),
         image_prompts: Picture | Sequence[Picture] | None = None,
@@ -160,6 +161,7 @@ class FluxPipeline(Opening, Adapting, Guiding, Scripted):
             ip_adapter_image: one picture, or list, for each IP-Adapter; on the negative side black if not given.
             reference_images, reference_layout: more references, placed by `offset`, `index` or `stitched`;
                 `auto_resize` (diffusers' `_auto_resize`) brings them to the sizes that the model was trained on.
+                `image_reference` is diffusers' name for one beside an `image` with a mask.
             max_area: px that height and width are brought to, as diffusers' Kontext does; None draws what is asked.
             image_prompts: pictures that speak beside each prompt, or alone, for a model with Redux: mixed by
                 `image_prompt_mix` (`sum` or `beside`), multiplied by `image_prompt_strength` and diffusers' two

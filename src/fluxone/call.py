@@ -91,6 +91,7 @@ class Call:
     negative_ip_adapter_image: One | Sequence[One] | None
     negative_ip_adapter_image_embeds: Embeds
     reference_images: Pictured
+    image_reference: Pictured
     reference_layout: str
     then: str | Sequence[str]
     image_prompts: Pictured
@@ -282,6 +283,7 @@ class Call:
         return asked if self.max_area is None else asked.of_area(self.max_area).whole(pipeline.token)
 
     def _request(self, pipeline: Pipeline) -> Request:
+        seen = self.mask_image is not None and Kind.REFERENCE in pipeline.variant.takes  # what is repainted, too
         request = Request(
             resolution=self._size(pipeline),
             seed=0 if self.seed is None else self.seed,
@@ -300,7 +302,7 @@ class Call:
             schedule=self.schedule,
             text_tokens=self.max_sequence_length,
             emphasis=self.emphasis,
-            strength=self.strength,
+            strength=1.0 if seen and self.strength is None else self.strength,  # as diffusers does there
             layout=self.reference_layout,
             image_prompt_strength=self.image_prompt_strength,
             image_prompt_mix=self.image_prompt_mix,
@@ -340,7 +342,7 @@ class Call:
 
     def _references(self, pipeline: Pipeline) -> list[px.Picture | Sequence[px.Picture]]:
         """The references, each for all pictures or one a prompt."""
-        told = self.reference_images
+        told = self.image_reference if self.reference_images is None else self.reference_images
         more = [] if told is None else list(told) if isinstance(told, list | tuple) else [told]
         alone = self.image is not None and (self.mask_image is None or not more)
         if Kind.REFERENCE not in pipeline.variant.takes or self.image is None or not alone:

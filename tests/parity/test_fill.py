@@ -11,9 +11,10 @@ import pytest
 import torch
 from diffusers import FluxFillPipeline
 from PIL import Image
+from safetensors.torch import save_file
 
 from fluxone import FluxPipeline
-from fluxone.errors import BadRequest
+from fluxone.errors import BadRequest, BadWeights
 from parity.conftest import TINIES, build
 from parity.test_pipeline import arguments, assert_close, start
 
@@ -154,3 +155,33 @@ def test_masked_latents_that_do_not_fit_are_refused(fill: Get, oracle: Callable[
     for one, more, said in wrong:
         with pytest.raises(BadRequest, match=said):
             one(**arguments("dev", 4, 3, more | {"seed": 1}))
+
+
+def test_an_adapter_of_the_base_model(fill: Get, tmp_path: Path) -> None:
+    """It knows the noise's channels alone: the others stay as they are, as where diffusers fills it up with zeros."""
+    pytest.importorskip("peft")
+    made, source = fill("dev"), torch.Generator().manual_seed(5)
+    network = made[0].transformer
+    tensors = {}
+    for name, columns in (("x_embedder", network.config.out_channels), ("transformer_blocks.0.attn.to_q", None)):
+        rows, own = network.get_submodule(name).weight.shape
+        tensors[f"transformer.{name}.lora_A.weight"] = 0.3 * torch.randn(4, columns or own, generator=source)
+        tensors[f"transformer.{name}.lora_B.weight"] = 0.3 * torch.randn(rows, 4, generator=source)
+    save_file(tensors, tmp_path / "base.safetensors")
+    theirs, folder = made
+    ours = FluxPipeline.from_pretrained(str(folder), torch_dtype=torch.float32, device="cpu")
+    kwargs = arguments("dev", 4, 3, {"image": start(48, 64), "mask_image": spot(48, 64)})
+    plain = ours(**kwargs, generator=torch.Generator().manual_seed(3)).images
+    drawn = []
+    for pipe in (theirs, ours):
+        pipe.load_lora_weights(str(tmp_path / "base.safetensors"), adapter_name="a")
+        drawn.append(pipe(**kwargs, generator=torch.Generator().manual_seed(3)).images)
+    theirs.unload_lora_weights()
+    assert_close(*drawn)
+    assert np.abs(np.asarray(drawn[1]) - np.asarray(plain)).max() > 0.01
+    ours.fuse_lora()
+    assert_close(drawn[0], ours(**kwargs, generator=torch.Generator().manual_seed(3)).images)
+    wide = {"transformer.x_embedder.lora_A.weight": torch.ones(4, 2 * network.config.out_channels),
+            "transformer.x_embedder.lora_B.weight": torch.ones(network.x_embedder.out_features, 4)}  # fmt: skip
+    with pytest.raises(BadWeights, match="made for"):
+        ours.load_lora_weights(wide)

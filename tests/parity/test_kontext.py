@@ -88,6 +88,7 @@ REPAINTED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "after a reference": (
         {"strength": 0.7}, {"image_reference": start(30, 66, 5)}, {"reference_images": [start(30, 66, 5)]}
     ),
+    "by diffusers' name": ({}, {"image_reference": start(30, 66, 5)}, {"image_reference": start(30, 66, 5)}),
 }  # fmt: skip
 
 

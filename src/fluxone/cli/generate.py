@@ -320,7 +320,7 @@ OPTIONS: list[click.Parameter] = [
     click.Option(["--clip-prompt"], metavar="TEXT", help="What CLIP reads. Default: the prompt, as T5 does."),
     click.Option(["--emphasis"], default="auto", metavar="NAME", help=options.EMPHASIS_HELP),
     click.Option(["--wildcards"], default="", metavar="DIR", help="Files that __name__ in prompts is drawn from."),
-    click.Option(["--negative"], metavar="TEXT", help="What to avoid; needs --cfg above 1."),
+    click.Option(["--negative"], metavar="TEXT", help="What to avoid; needs --cfg or --nag above 1."),
     click.Option(["--clip-negative"], metavar="TEXT", help="What CLIP reads of it. Default: the same."),
     click.Option(["--cfg"], type=float, default=1.0, help="True guidance, two passes a step; 1 is off."),
     click.Option(["--cfg-interval"], metavar="START:END", help="Shares of the way between which --cfg works: 0:0.8."),

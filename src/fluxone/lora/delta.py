@@ -75,7 +75,9 @@ class Delta:
         change = self.factor.matrix(weight.dtype)
         if isinstance(self.factor, Instead):
             return widened(change, weight.shape) - weight
-        change = change.reshape(weight.shape) if change.numel() == weight.numel() else change
+        if change.ndim == weight.ndim == 2 and change.shape[1] < weight.shape[1]:  # of the noise's channels alone
+            return widened(self.difference(weight[:, : change.shape[1]]), weight.shape)
+        change = change.reshape(weight.shape)
         if self.magnitude is None:
             return change
         return self.gain(weight) * (weight + change) - weight
@@ -140,24 +142,30 @@ def widened(tensor: Tensor, shape: Iterable[int]) -> Tensor:
     return out
 
 
-def misfit(delta: Delta, shape: tuple[int, ...], width: int, *, widen: bool) -> str | None:
+def misfit(delta: Delta, shape: tuple[int, ...], width: int, *, noise: int | None) -> str | None:
     """Why a delta cannot go into a parameter of that shape, or None.
 
     Args:
-        widen: the parameter may take more columns than it has.
+        noise: of the layer that takes the picture, how many of its columns are the noise's, which stand first: a delta
+            may be of them alone, as those made for the base model are, or have more columns than the layer.
     """
     target, found = delta.target, delta.factor.shape
     if target.pieces > 1 and shape[0] < (target.pieces - 1) * width:
         return f"{target.name} is {list(shape)} and has no {target.pieces} pieces"
     rows = target.rows(shape[0], width)
     wanted = (rows.stop - rows.start, *shape[1:])
-    if found != wanted and not (widen and len(found) == 2 and found[0] == wanted[0] and found[1] > wanted[1]):
+    if found != wanted and not (noise is not None and _widens(delta, wanted, noise)):
         return f"{target.name}: made for {list(found)}, this model has {list(wanted)}"
     if isinstance(delta.factor, LowRank) and delta.factor.up.shape[1] != delta.factor.down.shape[0]:
         return f"{target.name}: up has rank {delta.factor.up.shape[1]}, down {delta.factor.down.shape[0]}"
     if delta.magnitude is not None and tuple(delta.magnitude.shape) not in ((found[0], 1), (1, found[-1])):
         return f"{target.name}: a magnitude of {list(delta.magnitude.shape)} for {list(found)}"
     return None
+
+
+def _widens(delta: Delta, wanted: tuple[int, ...], noise: int) -> bool:
+    found, plain = delta.factor.shape, delta.magnitude is None and not isinstance(delta.factor, Instead)
+    return len(found) == 2 and found[0] == wanted[0] and (found[1] > wanted[1] or (plain and found[1] == noise))
 
 
 def check_finite(tensors: Iterable[tuple[str, Tensor]], place: object) -> None:

@@ -18,10 +18,12 @@ from fluxone.lora.delta import Delta
 from fluxone.lora.formats import FORMATS
 from fluxone.lora.load import WIDENED, load_lora, misfits, width_of
 from fluxone.variants import VARIANTS
-from fluxone.weights.keymap import TRANSFORMER
+from fluxone.weights.keymap import CLIP, T5, TRANSFORMER
 from fluxone.weights.safetensors import listing, read_header
 
 BLOCK = re.compile(r"((?:double|single)_blocks|text_model\.encoder\.layers|encoder\.block)\.(\d+)\.")
+# Layers of the encoders by which their widths are told: of those that take the stream the columns, of others the rows.
+TAKE, GIVE = ("q_proj", "k_proj", "v_proj", "fc1", "Attention.q", "Attention.k", "wi_0", "wi_1"), ("fc2", ".wo")
 PHRASES = ("modelspec.trigger_phrase", "trigger_words", "trigger_phrase", "trigger_word", "instance_prompt")
 TAGS = 12  # of the training captions, most frequent first
 BAR = 24  # characters of the longest bar of a block's strength
@@ -132,10 +134,17 @@ def inspect(source: str | Path, *, base: str | None = None) -> Report:
 
 
 def fits(deltas: Iterable[Delta]) -> tuple[str, ...]:
-    """The registered models that have every block and the width which these deltas ask for."""
+    """The registered models that have every block, the channels and the widths which these deltas ask for."""
+    deltas = list(deltas)
     own = [delta for delta in deltas if delta.target.part == TRANSFORMER]
     width = width_of(own)
     guided = any(delta.target.module.startswith("guidance_in") for delta in own)
+    channels = min((d.factor.shape[1] for d in own if d.target.name == f"{WIDENED}.weight"), default=None)
+    streams = [(d, axis) for axis, ends in ((1, TAKE), (0, GIVE)) for d in deltas if d.target.module.endswith(ends)]
+    words = {
+        part: {d.factor.shape[axis] for d, axis in streams if d.target.part == part and d.target.leaf == "weight"}
+        for part in (CLIP, T5)
+    }
     counts = {
         kind: max((int(n) + 1 for d in own for k, n in BLOCK.findall(f"{d.target.module}.") if k == kind), default=0)
         for kind in ("double_blocks", "single_blocks")
@@ -143,9 +152,12 @@ def fits(deltas: Iterable[Delta]) -> tuple[str, ...]:
     return tuple(
         row.name
         for row in VARIANTS.values()
-        if own
+        if deltas
         and (width is None or row.shape.hidden == width)
         and (row.guided or not guided)
+        and (channels is None or row.shape.in_channels <= channels or row.shape.out_channels == channels)
+        and words[CLIP] <= {row.shape.vec_dim}
+        and words[T5] <= {row.shape.text_dim}
         and row.shape.double_blocks >= counts["double_blocks"]
         and row.shape.single_blocks >= counts["single_blocks"]
     )

@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 
 from fluxone.errors import BadFile, CannotWrite, HubError
 from fluxone.variants import VARIANTS
-from fluxone.weights.hub import LOG_IN, SITE
+from fluxone.weights.cache import snapshot
+from fluxone.weights.hub import Unreachable, download, explained
 from fluxone.weights.safetensors import listing
 from fluxone.weights.shipped import shipped
 
@@ -160,30 +161,23 @@ def _in_folder(folder: Path) -> Path:
 
 
 def _hub(repo: str, file: str | None, *, token: str | None) -> Path:
+    return download(repo, file=file or _only(repo, token), token=token)
+
+
+def _only(repo: str, token: str | None) -> str:
+    """The one adapter of a repository, by its name there."""
     import huggingface_hub as hf
-    from huggingface_hub import errors
 
     try:
-        if file is None:
-            names = [name for name in hf.list_repo_files(repo, token=token) if name.endswith(".safetensors")]
-            chosen = [name for name in names if Path(name).name in FAVOURITES] or names
-            if len(chosen) != 1:
-                raise HubError(
-                    f"{repo} holds {len(names)} adapters: {listing(names)}", hint=f"give {repo}/FILE.safetensors"
-                )
-            file = chosen[0]
-        return Path(hf.hf_hub_download(repo, file, token=token))
-    except errors.GatedRepoError:
-        raise HubError(f"{repo} is gated", hint=f"accept its licence at {SITE}/{repo}, then {LOG_IN}") from None
-    except errors.RepositoryNotFoundError:
-        hint = f"check its name, or {LOG_IN}"
-        raise HubError(f"{repo} does not exist on the hub, or is private", hint=hint) from None
-    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, ConnectionError, TimeoutError):
-        raise HubError(
-            f"{repo} is not in the cache, and there is no way to the hub", hint="check the network, or give a file"
-        ) from None
-    except errors.EntryNotFoundError:
-        raise HubError(f"{repo} has no {file}", hint="check the file's name") from None
-    except errors.HfHubHTTPError as error:
-        code = getattr(error.response, "status_code", "no status")
-        raise HubError(f"the hub answered {code} for {repo}", hint="try again later") from None
+        with explained(repo, token):
+            listed = [sibling.rfilename for sibling in hf.HfApi().model_info(repo, token=token).siblings or ()]
+    except Unreachable:
+        if (here := snapshot(repo)) is None:
+            raise
+        return _in_folder(here).name
+    names = [name for name in listed if name.endswith(".safetensors")]
+    chosen = [name for name in names if Path(name).name in FAVOURITES] or names
+    if len(chosen) != 1:
+        hint = f"give {repo}/FILE.safetensors"
+        raise HubError(f"{repo} holds {len(names)} adapters: {listing(names)}", hint=hint)
+    return chosen[0]

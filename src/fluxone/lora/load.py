@@ -28,6 +28,7 @@ PEFT_METADATA = "lora_adapter_metadata"  # diffusers' key in a file's header
 PEFT_CONFIG = "adapter_config.json"  # PEFT's file beside a file
 PEFT_FILE = "adapter_model.safetensors"
 PARTS = {"transformer": TRANSFORMER, "text_encoder": CLIP, "text_encoder_2": T5}
+LEAVING = "final_layer.linear.weight"  # as many rows as the noise has channels
 WIDENED = "img_in"  # the one layer that a control LoRA gives more columns
 ENTRANCES = ("img_attn.qkv", "txt_attn.qkv", "linear1", "img_mlp.0", "txt_mlp.0", "img_mod.lin", "modulation.lin")
 EXITS = ("attn.proj", "mlp.2", "linear2")
@@ -144,12 +145,13 @@ def check_fit(lora: Lora, shapes: Mapping[str, Shapes], width: int) -> None:
 def misfits(deltas: Iterable[Delta], shapes: Mapping[str, Shapes], width: int) -> tuple[list[str], list[str]]:
     """Parameters that the model lacks, and sentences on those that are of another shape."""
     absent, wrong = [], []
+    noise = shapes.get(TRANSFORMER, {}).get(LEAVING, (0,))[0]
     for delta in deltas:
         target = delta.target
         shape = shapes.get(target.part, {}).get(target.name)
         if shape is None:
             absent.append(f"{target.part} {target.name}")
-        elif why := misfit(delta, shape, width, widen=target.module == WIDENED):
+        elif why := misfit(delta, shape, width, noise=noise if target.module == WIDENED else None):
             wrong.append(why)
     return absent, wrong
 

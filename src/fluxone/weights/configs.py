@@ -101,8 +101,8 @@ def read_autoencoder(config: Config, path: object) -> AutoEncoderShape:
     only = {"act_fn": "silu", "latents_mean": None, "latents_std": None, "out_channels": 3, "in_channels": 3}
     _refuse_unless(config, only | {"quantization_config": None}, path)
     for key, block in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
-        if any(name != block for name in config.get(key, [])):
-            raise BadWeights(f"{path}: {key} is {config[key]}", hint=f"FLUX.1's autoencoder has {block} only")
+        if not isinstance(blocks := config.get(key, []), list) or any(name != block for name in blocks):
+            raise BadWeights(f"{path}: {key} is {blocks!r:.200}", hint=f"FLUX.1's autoencoder has {block} only")
     shift = config.get("shift_factor")
     channels = _list(config, "block_out_channels", [64], path)
     groups = _whole(config, "norm_num_groups", 32, path)

@@ -20,6 +20,10 @@ from fluxone.weights.safetensors import listing, read_json
 TOKENIZERS = {T5: "tokenizer_2", CLIP: "tokenizer"}
 TOKENIZER_TITLES = {T5: "T5's tokenizer (folder tokenizer_2)", CLIP: "CLIP's tokenizer (folder tokenizer)"}
 TOKENIZER_FILES = {T5: ("tokenizer.json", "spiece.model"), CLIP: ("tokenizer.json", "vocab.json")}
+FETCHED = {
+    T5: "hf download google/t5-v1_1-xxl spiece.model --local-dir tokenizer_2",
+    CLIP: "hf download openai/clip-vit-large-patch14 tokenizer.json --local-dir tokenizer",
+}  # FLUX.1's own, where they lie free for all; no single file holds them
 SCHEDULER = Path("scheduler", "scheduler_config.json")
 INDEX = "model_index.json"
 
@@ -80,7 +84,9 @@ def locate(path: Path, given: Mapping[str, Path | Part]) -> Source:
         left_out=source.left_out - parts.keys(),
     )
     if source.missing:
-        raise MissingParts(f"{path} comes without {listing(source.missing)}", hint=HOW)
+        lacking = [line for name, line in FETCHED.items() if TOKENIZER_TITLES[name] in source.missing]
+        hint = f"{HOW}; FLUX.1's tokenizers come with: {', '.join(lacking)}" if lacking else HOW
+        raise MissingParts(f"{path} comes without {listing(source.missing)}", hint=hint)
     return source
 
 

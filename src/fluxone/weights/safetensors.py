@@ -156,7 +156,7 @@ def read_index(path: Path) -> list[Header]:
     outside = [name for name in files if Path(name).name != name or name in (".", "..")]
     if outside:
         raise BadFile(f"{path} names files outside its folder: {listing(outside)}", hint="do not trust this model")
-    absent = [name for name in files if not (path.parent / name).is_file()]
+    absent = [name[:200] for name in files if not os.path.isfile(path.parent / name)]  # False for a name too long, too
     if absent:
         raise BadFile(f"{path.parent} lacks {len(absent)} of {len(files)} shards: {listing(absent)}", hint=AGAIN)
     headers = [read_header(path.parent / name) for name in files]
@@ -296,6 +296,8 @@ def _entry(path: Path, name: str, value: Any, data: int) -> Entry:
         for part in (shape, offsets)
     )
     if not whole or len(shape) > MAX_AXES or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise broken
+    if math.prod(number or 1 for number in shape) >= 2**63:  # torch multiplies the axes of empty tensors too
         raise broken
     if not isinstance(dtype, str) or dtype not in BITS:
         raise BadWeights(f"{path} holds {name!r} as {dtype!r}", hint=f"known types are {', '.join(BITS)}")

@@ -89,6 +89,20 @@ def test_two_at_once_add_up() -> None:
     assert apart(run(model), run(second.merged(-0.5))) < EXACT
 
 
+@pytest.mark.parametrize("other", ["diffusers", "kohya", "comfy dora out", "comfy dora in"])
+def test_a_control_lora_beside_one_of_the_base_model(other: str) -> None:
+    """The one gives the entrance twelve columns, the other knows of eight."""
+    model, own = loaded(STYLED["control"]())
+    own.load(read_lora(STYLED[other]().tensors), "b")
+    own.use({"a": Strength(scale=0.7), "b": Strength(scale=0.4)})
+    beside = run(model, channels(own))
+    own.use({"a": Strength(scale=0.7)})
+    assert apart(run(model, channels(own)), beside) > 1e-3
+    own.use({"a": Strength(scale=0.7), "b": Strength(scale=0.4)})
+    own.fuse()
+    assert apart(run(model, 12), beside) < EXACT
+
+
 def test_switching_leaves_nothing_behind() -> None:
     model = network()
     own = adapters(model)

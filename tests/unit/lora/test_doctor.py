@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from fluxone.errors import BadWeights, CannotWrite
 from fluxone.lora.adapters import Adapters, Strength
 from fluxone.lora.base import Base
-from fluxone.lora.doctor import inspect, triggers
-from fluxone.lora.load import load_lora
+from fluxone.lora.doctor import fits, inspect, triggers
+from fluxone.lora.load import load_lora, read_lora
 from fluxone.lora.merge import extract, merge
 from fluxone.nn.autoencoder import AutoEncoder
 from fluxone.nn.transformer import Flux
@@ -23,6 +23,7 @@ from fluxone.weights.fill import load_module
 from fluxone.weights.parts import file_parts, folder_part
 from fluxone.weights.save import save_folder
 from unit.lora.by_hand import SHAPE, STYLED, H, apart, network, run
+from unit.lora.styles import on_meta
 from unit.tiny import LATENT
 
 
@@ -107,6 +108,15 @@ def test_the_width_is_told_by_what_gives_the_stream_too(tmp_path: Path, module: 
     save_file({f"lora_unet_{module}.lora_down.weight": down, f"lora_unet_{module}.lora_up.weight": up}, path)
     report = inspect(path)
     assert (report.width, report.fits) == (H, ())
+
+
+def test_which_models_a_published_style_fits() -> None:
+    def named(style: str) -> set[str]:
+        return set(fits(read_lora(on_meta(style), place=style).deltas))
+
+    full = {"dev", "schnell", "krea", "kontext", "fill", "depth", "canny", "depth-lora", "canny-lora", "redux"}
+    assert named("kohya: transformer, CLIP and T5") == named("kohya: CLIP alone") == full
+    assert named("depth: the control LoRA of Black Forest Labs") == full - {"schnell", "fill"}
 
 
 def test_a_control_lora_is_told_by_its_channels(tmp_path: Path) -> None:

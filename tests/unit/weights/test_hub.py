@@ -21,6 +21,7 @@ from safetensors.torch import load
 
 from fluxone.cli.main import run
 from fluxone.errors import BadFile, CannotWrite, FluxoneError, HubError
+from fluxone.lora.fetch import fetch
 from fluxone.variants import DEV, VARIANTS
 from fluxone.weights import cache, hub, locate
 from unit.weights import tiny
@@ -169,6 +170,30 @@ def test_without_the_hub_what_is_here_is_used(site: Hub, monkeypatch: pytest.Mon
     (folder / "vae" / "config.json").unlink()
     with pytest.raises(HubError, match="not all of it"):
         hub.download(REPO)
+
+
+def test_an_adapter_of_the_hub(site: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.files |= {
+        "a/one": {"README.md": b"", "style.safetensors": bytes(600)},
+        "a/two": {"x.safetensors": b"x", "y.safetensors": b"y"},
+        "a/favourite": {"x.safetensors": b"x", "pytorch_lora_weights.safetensors": b"w"},
+        "a/locked": {"x.safetensors": b"x"},
+    }
+    site.gated["a/locked"] = "hf_x"
+    assert fetch("a/one").read_bytes() == bytes(600)
+    assert fetch("a/favourite").read_bytes() == b"w" and fetch("a/two/y.safetensors").read_bytes() == b"y"
+    assert fetch("a/locked", token="hf_x").read_bytes() == b"x"
+    for source, words in (
+        ("a/two", r"holds 2 adapters: x.safetensors, y.safetensors; give a/two/FILE.safetensors"),
+        ("a/two/z.safetensors", "a/two has no z.safetensors; it has x.safetensors, y.safetensors"),
+        ("a/none", "a/none does not exist on the hub, or is private"),
+    ):
+        with pytest.raises(HubError, match=words):
+            fetch(source)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert fetch("a/one").read_bytes() == bytes(600), "it is here"
+    with pytest.raises(HubError, match="HF_HUB_OFFLINE forbids the network"):
+        fetch("a/other")
 
 
 def test_a_pull_that_broke_off_goes_on_where_it_stopped(site: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,7 @@ def test_missing_parts_are_all_named_with_how_to_give_them(tmp_path: Path) -> No
     file = tiny.one_file(tmp_path / "m.safetensors", tiny.network("transformer"), FORMATS["bfl transformer"])
     with pytest.raises(MissingParts) as caught:
         load_bundle(str(file), recipe=CPU)
-    for words in ("ae.safetensors", "t5xxl", "clip_l.safetensors", "tokenizer_2", "vae, text_encoder"):
+    for words in ("ae.safetensors", "t5xxl", "clip_l.safetensors", "tokenizer_2", "vae, text_encoder", "hf download"):
         assert words in str(caught.value), words
     shutil.rmtree(tiny.folder(tmp_path / "model") / "tokenizer_2")
     with pytest.raises(MissingParts, match="comes without T5's tokenizer"):

@@ -38,6 +38,7 @@ BROKEN: dict[str, tuple[object, bytes, str]] = {
     "boolean": ({"a": row([True], 0, 8)}, EIGHT, "describes 'a' wrongly"),
     "fraction": ({"a": row([2.0], 0, 8)}, EIGHT, "describes 'a' wrongly"),
     "more keys": ({"a": row([2], 0, 8, extra=1)}, EIGHT, "describes 'a' wrongly"),
+    "endless and empty": ({"a": row([2**40, 2**40, 0], 0, 0)}, b"", "describes 'a' wrongly"),
     "three offsets": ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4, 8]}}, EIGHT, "describes 'a' wrongly"),
     "not an object": ({"a": 3}, EIGHT, "describes 'a' wrongly"),
     "wrong size": ({"a": row([3], 0, 8)}, EIGHT, "gives 'a'.* 8 bytes; it needs 12"),
@@ -218,6 +219,7 @@ def test_faults_of_an_index_are_named(tmp_path: Path) -> None:
         ({"a": "../m-1.safetensors"}, BadFile, "outside its folder"),
         ({"a": "/etc/passwd"}, BadFile, "outside its folder"),
         ({**GOOD, "c": "m-3.safetensors"}, BadFile, "lacks 1 of 3 shards: m-3.safetensors"),
+        ({**GOOD, "c": "x" * 300_000}, BadFile, r"lacks 1 of 3 shards: x{9,200}; "),
         ({**GOOD, "c": "m-2.safetensors"}, BadWeights, "names 1 tensors that its files lack: c"),
     ):
         with pytest.raises(error, match=words):

@@ -107,6 +107,7 @@ REFUSED: list[tuple[Read, dict[str, Any], dict[str, Any], str]] = [
     (configs.read_autoencoder, VAE_CONFIG, {"latents_mean": [0.0]}, "latents_mean is"),
     (configs.read_autoencoder, VAE_CONFIG, {"act_fn": "relu"}, "act_fn is 'relu'"),
     (configs.read_autoencoder, VAE_CONFIG, {"down_block_types": ["AttnDownEncoderBlock2D"]}, "down_block_types is"),
+    (configs.read_autoencoder, VAE_CONFIG, {"up_block_types": 1.5}, "up_block_types is 1.5"),
     (configs.read_autoencoder, VAE_CONFIG, {"scaling_factor": "big"}, "scaling_factor is 'big'"),
     (configs.read_autoencoder, VAE_CONFIG, {"scaling_factor": float("nan")}, "scaling_factor is nan"),
     (configs.read_autoencoder, VAE_CONFIG, {"_class_name": "AutoencoderKLFlux2"}, "describes a AutoencoderKLFlux2"),
