@@ -27,15 +27,15 @@ from fluxone.train import checkpoint, config, loop, objectives
 from fluxone.train import tokenizer as words
 from fluxone.train.config import TrainConfig
 from fluxone.train.data.answers import survey
-from fluxone.train.data.bank import CHUNK, Bank, Order
+from fluxone.train.data.bank import CHUNK, MIXES, Bank, Order
 from fluxone.train.data.scenes import world_of
 from fluxone.train.export import autoencoder, export, export_adapters, export_redux
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 FIRST = (("text", 8192),)
 REST = (
-    ("text", 114_688), ("edit", 8192), ("text", 196_608), ("edit", 65_536), ("both", 12_288), ("control", 24_576),
-    ("pose", 12_288), ("photo", 12_288), ("edit", 131_072), ("text", 131_072), ("both", 8192), ("edit", 131_072),
+    ("text", 114_688), ("edit", 32_768), ("text", 65_536), ("edit", 98_304), ("both", 16_384), ("control", 24_576),
+    ("pose", 12_288), ("photo", 12_288), ("text", 131_072), ("edit", 196_608),
 )  # fmt: skip
 KEPT = 20_000  # samples whose pictures stay: 200 KB each
 NEVER = 10**9
@@ -94,9 +94,13 @@ class Family:
         self.args, self.out, self.began = args, Path(args.out), time.monotonic()
         self.runs = Path(args.runs or self.out / "runs")
         self.base = recipe("longer", args)
+        self.chosen = {name: stage for name, stage in STAGES.items() if not args.only or name in args.only}
+        shelves = {shelf for name in self.chosen for shelf in MIXES[recipe(name, args).data.task]}
+        self.first = [(name, int(count * args.scale)) for name, count in FIRST if name in shelves]
+        rest = [(name, int(count * args.scale)) for name, count in REST if name in shelves]
         world = world_of(self.base.data)
         self.tokenizer = words.build(storybook.vocabulary(world))
-        phases = [(name, max(CHUNK, int(count * args.scale))) for name, count in (*FIRST, *REST)]
+        phases = [(name, max(CHUNK, count)) for name, count in (*self.first, *rest)]
         order = Order(
             world=world, phases=tuple(phases), size=self.base.data.size, length=self.base.model.text_tokens,
             workers=args.workers, keep=max(CHUNK, int(KEPT * args.scale) // CHUNK * CHUNK),
@@ -117,8 +121,8 @@ class Family:
             torch._dynamo.config.suppress_errors = True
         model = replace(self.base.model, autoencoder=self.args.autoencoder)
         self.bank.attach(autoencoder(model).to(device), device)
-        for name, count in FIRST:
-            self.bank.fill(name, max(CHUNK, int(count * self.args.scale)))
+        for name, count in self.first:
+            self.bank.fill(name, max(CHUNK, count))
             self.say(f"{name}: {self.bank.shelves[name].filled} samples")
 
     def config(self, name: str, seconds: float) -> TrainConfig:
@@ -166,9 +170,8 @@ class Family:
     def run(self) -> None:
         """All stages that are asked for, each within its share."""
         self.attach()
-        chosen = {name: stage for name, stage in STAGES.items() if not self.args.only or name in self.args.only}
-        whole = sum(stage.share for stage in chosen.values())
-        for name, stage in chosen.items():
+        whole = sum(stage.share for stage in self.chosen.values())
+        for name, stage in self.chosen.items():
             left = self.args.seconds - (time.monotonic() - self.began) - self.args.reserve
             seconds = max(1.0, left * stage.share / whole)
             whole -= stage.share

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import ChainMap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from fluxone.weights.save import save_folder
 from fluxone.weights.save_redux import save_redux
 
 PARTS = ("transformer", "autoencoder", "t5", "clip")  # that `RUN:PART` may name
+BESIDE = "beside"  # in a checkpoint's metadata: runs or models that hold what it does not, of a part learnt by half
 MEAN_OVER_AREAS = 4  # PIL's number of the filter by which pictures are shrunk for the eye in training
 WIDENED = "img_in.weight"  # of a transformer that is given pictures as channels
 
@@ -85,7 +87,8 @@ def _average(place: str, wanted: Collection[str]) -> tuple[dict[str, Tensor], di
     found = checkpoint.load(Path(place))
     if found is not None:
         groups, meta = found
-        return groups["average"], meta
+        before = [_average(run, wanted)[0] for run in meta.get(BESIDE, ())]
+        return dict(ChainMap(groups["average"], *reversed(before))), meta
     if place not in VARIANTS and not (Path(place) / "model_index.json").exists():
         raise BadFile(
             f"{place} is neither a run with a checkpoint nor a model", hint="train it first, or mend the recipe's path"

@@ -20,6 +20,7 @@ from fluxone.nn import tokens
 from fluxone.recipe import Recipe
 from fluxone.storybook.pairs import pair
 from fluxone.train import checkpoint, loop, lowrank, objectives
+from fluxone.train import export as export_module
 from fluxone.train import tokenizer as words
 from fluxone.train.config import Data, Model, TrainConfig
 from fluxone.train.data.answers import LETTERS, survey
@@ -106,6 +107,14 @@ def test_structure_is_seen_in_the_dark() -> None:
     share = {name: float(lost_eye[name] / lost_blot[name]) for name in ("l1", "structure")}
     assert share["structure"] > 2 * share["l1"]
     assert float(compare(eye, eye)["structure"]) == pytest.approx(0, abs=1e-5)
+
+
+def test_an_autoencoder_whose_encoder_rests_has_it_still(autoencoder: Path, tmp_path: Path) -> None:
+    made = config("autoencoder", tmp_path / "decoder", 3)
+    run = train(replace(made, model=replace(MODEL, start=(str(autoencoder),), frozen=("encoder",))))
+    before, after = (export_module.autoencoder(replace(MODEL, autoencoder=str(place))) for place in (autoencoder, run))
+    for name, value in before.state_dict().items():
+        assert torch.equal(value, after.state_dict()[name]) is name.startswith("encoder"), name
 
 
 def flow(autoencoder: Path, name: str, steps: int) -> TrainConfig:

@@ -39,7 +39,8 @@ from fluxone.train.tokenizer import encode as encode_words
 CHUNK = 32  # samples that a worker hands over at once
 SLOTS = 8  # chunks of a worker on their way
 MOST = 4  # pictures of one sample
-TAKEN = 2  # chunks that are encoded before a batch: more would hold it up
+FRESH = 0.25  # of as many samples as are drawn, so many new ones are encoded at most: more would hold the loop up
+OWED = 8.0  # chunks that are encoded before one batch, at most
 WAIT = 600.0  # seconds without a sample after which the workers are taken for dead
 Arrays = dict[str, NDArray[np.generic]]
 Extra = Callable[[Scene], Mapping[str, NDArray[np.generic]]]
@@ -147,6 +148,7 @@ class Bank:
             theirs.close()
             self.pipes.append(ours)
         self.encode: Callable[[Tensor], Tensor] | None = None
+        self.owed = 0.0  # chunks that may be encoded by now
 
     def attach(self, autoencoder: AutoEncoder, device: torch.device, *, compiled: bool = False) -> None:
         """Say who encodes, and where samples are kept. Nothing is taken from the workers before."""
@@ -215,7 +217,8 @@ class Bank:
 
     def batch(self, task: str, side: int, count: int, rng: torch.Generator) -> Batch:
         """Samples of a task at `side` tokens each way; fewer than `count` where references make them longer."""
-        self.take(TAKEN)
+        self.owed = min(OWED, self.owed + FRESH * count / CHUNK)
+        self.owed -= self.take(int(self.owed))
         mixed = pick(MIXES, task, "mix of shelves")
         if not any(self.shelves[name].filled for name in mixed):
             self.fill(next(iter(mixed)), CHUNK)

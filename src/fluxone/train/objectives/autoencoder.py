@@ -28,7 +28,7 @@ from fluxone.shapes import AutoEncoderShape
 from fluxone.train.config import TrainConfig
 from fluxone.train.data.bank import Bank
 from fluxone.train.data.scenes import draw, nth, pixels, world_of
-from fluxone.train.export import channels_last, load_average
+from fluxone.train.export import BESIDE, channels_last, load_average
 
 WEIGHTS = {"l1": 1.0, "l2": 1.0, "edges": 0.7, "colours": 0.5, "structure": 0.2, "kl": 1e-4, "moved": 0.0}
 LOGVAR_START = -5.0  # without it the first hundreds of steps only learn to be less noisy
@@ -82,7 +82,8 @@ class AutoEncoderObjective:
         return 1.0
 
     def meta(self) -> dict[str, Any]:
-        return {"latent": self.latent}
+        beside = {BESIDE: list(self.config.model.start)} if self.config.model.frozen else {}
+        return {"latent": self.latent} | beside
 
     def loss(self, step: int, share: slice) -> dict[str, Tensor]:
         x = self._crops(step, share) if self.bank is None else self._kept(self.bank, step)
