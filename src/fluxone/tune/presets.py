@@ -76,7 +76,6 @@ def _small(what: str, pictures: int, named: bool) -> dict[str, tuple[Any, str]]:
     steps = max(800, min(4000, 300 * pictures))
     return {
         "batch": (8, "a small network: a batch costs seconds, and steadies the steps"),
-        "crops": (24, "few pictures are learnt by heart in 200 steps; a little enlarged and shifted they are not"),
         "rank": (96, "half of a small network's width: it has little of its own that could be turned to use"),
         "targets": (
             ("blocks", "modulation", "ends"),
@@ -112,6 +111,7 @@ def _other(what: str) -> dict[str, tuple[Any, str]]:
 def _subject() -> dict[str, tuple[Any, str]]:
     """Someone or something with a name."""
     return {
+        "crops": (24, "few pictures are learnt by heart in 200 steps; a little enlarged and shifted they are not"),
         "drop": (0.0, "what is learnt without words leaks"),
         "bare": (0.15, "the name alone must mean it too, not only beside a pose or a place"),
     }

@@ -109,6 +109,27 @@ def test_structure_is_seen_in_the_dark() -> None:
     assert float(compare(eye, eye)["structure"]) == pytest.approx(0, abs=1e-5)
 
 
+def test_a_decoder_learns_from_drawn_latents_and_nothing_else_moves(autoencoder: Path, tmp_path: Path) -> None:
+    drew = train(flow(autoencoder, "drew", 2))
+    made = config("decoder", tmp_path / "decoder", 6)
+    rests = ("transformer", "t5", "clip")
+    made = replace(made, model=replace(MODEL, autoencoder=str(autoencoder), start=(str(drew),), frozen=rests))
+    trainer = loop.Trainer(made, objectives.make(made), quiet)
+    assert all(name.startswith("autoencoder.decoder.") for name in trainer.params)
+    first = float(trainer.objective.loss(0, slice(0, 8))["loss"].detach())
+    while not trainer.finished:
+        trainer.advance()
+    assert float(trainer.objective.loss(0, slice(0, 8))["loss"].detach()) < first
+    with torch.no_grad():
+        assert trainer.objective.validate().keys() == {"encoded", "drawn"}
+    before, after = (
+        export_module.autoencoder(replace(MODEL, autoencoder=str(place))) for place in (autoencoder, trainer.folder)
+    )
+    assert before.shape == after.shape
+    for name, value in before.state_dict().items():
+        assert torch.equal(value, after.state_dict()[name]) is name.startswith("encoder"), name
+
+
 def test_an_autoencoder_whose_encoder_rests_has_it_still(autoencoder: Path, tmp_path: Path) -> None:
     made = config("autoencoder", tmp_path / "decoder", 3)
     run = train(replace(made, model=replace(MODEL, start=(str(autoencoder),), frozen=("encoder",))))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 OBJECTIVES = {
     "autoencoder": "fluxone.train.objectives.autoencoder:AutoEncoderObjective",
+    "decoder": "fluxone.train.objectives.decoder:DecoderObjective",
     "flow": "fluxone.train.objectives.flow:FlowObjective",
     "guidance": "fluxone.train.objectives.guidance:GuidanceObjective",
     "image": "fluxone.train.objectives.image:ImageObjective",
