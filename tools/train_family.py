@@ -32,9 +32,9 @@ from fluxone.train.data.scenes import world_of
 from fluxone.train.export import autoencoder, export, export_adapters, export_redux
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-FIRST = (("text", 8192),)
+FIRST = (("text", 8192), ("edit", 2048), ("both", 512))
 REST = (
-    ("text", 114_688), ("edit", 32_768), ("text", 65_536), ("edit", 98_304), ("both", 16_384), ("control", 24_576),
+    ("text", 32_768), ("edit", 32_768), ("text", 114_688), ("edit", 98_304), ("both", 16_384), ("control", 24_576),
     ("pose", 12_288), ("photo", 12_288), ("text", 131_072), ("edit", 196_608),
 )  # fmt: skip
 KEPT = 20_000  # samples whose pictures stay: 200 KB each
@@ -52,6 +52,7 @@ class Stage:
         start: runs that it goes on from, where they are there; those of before, and these.
         adapters: file or member of the family whose change it goes on from.
         compiled: whether compiling its blocks is worth the time.
+        task: in place of the recipe's.
     """
 
     share: float
@@ -62,12 +63,14 @@ class Stage:
     adapters: str = ""
     compiled: bool = False
     frozen: tuple[str, ...] = ("t5", "clip")
+    task: str = ""
     rates: dict[str, Any] = field(default_factory=dict)
 
 
 STAGES: dict[str, Stage] = {
     "longer": Stage(
         share=0.48, batch=1024, file="longer", start=(), compiled=True, frozen=(), rates={"muon": 4e-3, "adam": 2e-3},
+        task="mix",  # a base that has learnt captions alone takes edits badly
     ),
     "guidance": Stage(share=0.07, batch=1024, file="guidance", start=("longer",), compiled=True),
     "kontext": Stage(share=0.25, batch=1024, file="kontext", adapters="mini-kontext", compiled=True),
@@ -190,7 +193,7 @@ def recipe(name: str, args: argparse.Namespace) -> TrainConfig:
     """The recipe with this stage's changes, at this run's size."""
     stage, made = STAGES[name], config.read(RECIPES / f"mini-128-{name}.toml")
     model = replace(made.model, autoencoder=args.autoencoder, frozen=stage.frozen)
-    return replace(made, data=replace(made.data, size=args.size), model=model)
+    return replace(made, data=replace(made.data, size=args.size, task=stage.task or made.data.task), model=model)
 
 
 def exported(source: Path, out: Path, args: argparse.Namespace) -> None:

@@ -73,7 +73,8 @@ def preset(
 
 
 def _small(what: str, pictures: int, named: bool) -> dict[str, tuple[Any, str]]:
-    steps = max(800, min(4000, 300 * pictures))
+    each = 50 if what == "style" else 150
+    steps = max(400, min(4000, each * pictures))
     return {
         "batch": (8, "a small network: a batch costs seconds, and steadies the steps"),
         "rank": (96, "half of a small network's width: it has little of its own that could be turned to use"),
@@ -82,7 +83,7 @@ def _small(what: str, pictures: int, named: bool) -> dict[str, tuple[Any, str]]:
             "a small network has few places to keep something new in: modulation knows the name, the ends the colours",
         ),
         "rate": (1e-3, "a narrow network takes larger steps than a wide one"),
-        "steps": (steps, f"300 a picture, {pictures} of them, between 800 and 4000"),
+        "steps": (steps, f"{each} a picture, {pictures} of them, between 400 and 4000"),
         "fall": ("linear", "the last third falls: textures settle"),
         **(_other(what) if what == "style" else _subject()),
         **(_calmed() if named or what != "style" else {}),
