@@ -1,6 +1,6 @@
 """What fine-tuning is worth: a character and a brand's look, learnt from twelve pictures each, measured, written down.
 
-    python tools/tune_figures.py OUT [--only character] [--model mini] [--seeds 2] [--prompts 24] [-- TRAIN OPTIONS]
+    python tools/tune_figures.py [--only character] [--model mini] [--seeds 2] [--prompts 24] OUT [-- TRAIN OPTIONS]
 
 makes OUT/character/pictures, runs `fluxone train character` on them, and asks base and adapter by name for twenty
 scenes that were not learnt from: which of the attributes are right (`tune_subjects`). Then suites of
