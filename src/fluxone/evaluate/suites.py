@@ -14,6 +14,7 @@ from fluxone.evaluate.labels import Tables
 from fluxone.evaluate.prompts import Finder, along, both, captions, edits, holes, posed, wordless
 from fluxone.evaluate.search import Search
 from fluxone.storybook import Scene, World
+from fluxone.storybook.compose import PEOPLED
 from fluxone.variants import Kind, Variant
 
 
@@ -41,9 +42,6 @@ class Suite:
     world: str = ""
 
 
-PEOPLED = {"person", "two", "three", "company", "holding"}  # kinds of scene that are about people
-
-
 def missing(suite: Suite, world: World, variant: Variant, tables: Tables) -> str:
     """Why the suite cannot be scored; empty if it can."""
     if suite.takes is not None and suite.takes not in variant.takes:
@@ -60,7 +58,7 @@ def missing(suite: Suite, world: World, variant: Variant, tables: Tables) -> str
         return f"the judge does not know {len(unknown)} of its world's things: {', '.join(unknown[:3])} ..."
     if unknown := [name for name in (*world.colours, *world.stages) if name not in (*tables.colours, *tables.stages)]:
         return f"the judge does not know {', '.join(unknown)}"
-    if not tables.details and ({"person", "looks"} & set(suite.parts) or set(suite.search.kinds) <= PEOPLED):
+    if not tables.details and ({"person", "looks"} & set(suite.parts) or set(suite.search.kinds) <= set(PEOPLED)):
         return "the judge does not know how people look"
     return ""
 

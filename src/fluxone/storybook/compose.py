@@ -165,6 +165,7 @@ ROWS: dict[int, tuple[float, tuple[tuple[float, float], ...]]] = {
     5: (21, ((20, 64), (50, 61), (80, 64), (34, 92), (66, 92))),
     6: (21, ((20, 64), (50, 64), (80, 64), (20, 93), (50, 93), (80, 93))),
 }
+PEOPLED = ("person", "two", "three", "company", "holding")  # kinds of scene that are about people
 Maker = Callable[[Random, World], Draft]
 KINDS: dict[str, Maker] = {
     "one": one,

@@ -13,13 +13,13 @@ from torch import Tensor
 from fluxone import storybook
 from fluxone.errors import pick
 from fluxone.storybook import World
+from fluxone.storybook.compose import PEOPLED as PEOPLED
 from fluxone.storybook.generate import TRIES as TRIES
 from fluxone.storybook.generate import VALIDATION as VALIDATION
 from fluxone.storybook.generate import nth as nth
 from fluxone.train.config import Data
 
 MASK = (1 << 63) - 1
-PEOPLED = ("person", "two", "three", "company", "holding")  # kinds of scene with people
 
 
 def world_of(data: Data) -> World:
