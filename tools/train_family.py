@@ -27,7 +27,7 @@ from fluxone.train import checkpoint, config, loop, objectives
 from fluxone.train import tokenizer as words
 from fluxone.train.config import TrainConfig
 from fluxone.train.data.answers import survey
-from fluxone.train.data.bank import CHUNK, MIXES, Bank, Order
+from fluxone.train.data.bank import CHUNK, FRESH, MIXES, Bank, Order
 from fluxone.train.data.scenes import world_of
 from fluxone.train.export import autoencoder, export, export_adapters, export_redux
 
@@ -86,7 +86,7 @@ class Hurried(loop.Trainer):
     """Without looking back: drawing held-out scenes takes seconds that are rented."""
 
     def _due(self) -> None:
-        if self.finished:
+        if self.finished or self.step % self.config.save_every == 0:
             self.save()
 
 
@@ -101,7 +101,7 @@ class Family:
         shelves = {shelf for name in self.chosen for shelf in MIXES[recipe(name, args).data.task]}
         self.first = [(name, int(count * args.scale)) for name, count in FIRST if name in shelves]
         rest = [(name, int(count * args.scale)) for name, count in REST if name in shelves]
-        world = world_of(self.base.data)
+        world = world_of(recipe(next(iter(self.chosen)), args).data)
         self.tokenizer = words.build(storybook.vocabulary(world))
         phases = [(name, max(CHUNK, count)) for name, count in (*self.first, *rest)]
         order = Order(
@@ -109,6 +109,7 @@ class Family:
             workers=args.workers, keep=max(CHUNK, int(KEPT * args.scale) // CHUNK * CHUNK),
         )  # fmt: skip
         self.bank = Bank(order, self.tokenizer, survey(world))
+        self.bank.fresh = args.fresh
         self.packed: dict[str, dict[str, dict[str, Tensor]]] = {}  # file, run, tensors
 
     def say(self, line: str) -> None:
@@ -136,7 +137,7 @@ class Family:
             made,
             out=str(self.runs / name), export="", batch=self.batch(stage), device=self.args.device, steps=NEVER,
             minutes=seconds / 60, compile=self.args.compile and stage.compiled,
-            save_every=NEVER, sheet_every=NEVER, validate_every=NEVER, log_every=self.args.log,
+            save_every=self.args.save, sheet_every=NEVER, validate_every=NEVER, log_every=self.args.log,
             rates=replace(made.rates, **stage.rates),
             model=replace(made.model, start=start, adapters="" if self.args.anew else stage.adapters),
         )  # fmt: skip
@@ -158,6 +159,7 @@ class Family:
         self.say(f"{name}: ready after {time.monotonic() - began:.1f} s")
         left = seconds - (time.monotonic() - began)
         trainer = Hurried(replace(made, minutes=max(left, seconds / 3) / 60), objective, self.say)
+        trainer.resume()
         while not trainer.finished:
             trainer.advance()
         self.pack(name)
@@ -232,6 +234,8 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="factor of all numbers of samples")
     parser.add_argument("--batch", type=float, default=1.0, help="factor of all batches")
     parser.add_argument("--log", type=int, default=100, help="steps between two lines")
+    parser.add_argument("--save", type=int, default=NEVER, help="steps between two checkpoints of a stage")
+    parser.add_argument("--fresh", type=float, default=FRESH, help="share of a step's samples that may be new ones")
     parser.add_argument("--only", nargs="*", choices=STAGES, default=[])
     parser.add_argument("--export", metavar="FOLDER", help="turn OUT's files into models and runs there, and end")
     args = parser.parse_args()

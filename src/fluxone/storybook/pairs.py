@@ -65,7 +65,7 @@ def pair(index: int, world: World, *, held_out: bool = False, kinds: Mapping[str
     kinds = kinds or WEIGHTS
     base = index * TRIES + (VALIDATION if held_out else 0)
     for seed in range(base, base + TRIES):
-        r = Random(seed)
+        r = Random(f"pair {seed}")  # from the bare number, scene `seed`'s kind and this one would be one draw
         kind = r.choices(tuple(kinds), weights=tuple(kinds.values()))[0]
         made = KINDS[kind](r, index, world, held_out)
         if _fits(made, held_out) and length(made.text) <= LONGEST:

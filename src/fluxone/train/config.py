@@ -112,6 +112,7 @@ class TrainConfig:
 
     Attributes:
         batch: samples a step, over all processes.
+        sigma_mean: of logit(sigma), over all samples: 0 is as much noise as picture.
         ema: decay of the average that is sampled and shipped.
         autocast: bfloat16 arithmetic over float32 weights.
         save_every, sheet_every, validate_every, log_every: steps between.
@@ -129,6 +130,7 @@ class TrainConfig:
     compile: bool = False
     batch: int = 64
     seed: int = 0
+    sigma_mean: float = 0.3
     ema: float = 0.999
     autocast: bool = True
     device: str = "cpu"

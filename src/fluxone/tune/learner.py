@@ -3,8 +3,9 @@
     x(sigma) = (1 - sigma) picture + sigma noise      loss = mean (v(x, sigma, words) - (noise - picture))^2
     preserve:  mean (v(x, sigma, other words) - base's v(x, sigma, other words))^2
 
-The network is told the plain guidance of 1: at any other the base's velocity is no velocity of the data, and what is
-learnt would be to take guidance out again.
+The network is told the plain guidance of 1 where it learns: at any other the base's velocity is no velocity of the
+data, and what is learnt would be to take guidance out again. What is preserved is preserved at the model's own guidance
+too, because that is where its pictures are drawn.
 """
 
 from __future__ import annotations
@@ -134,9 +135,17 @@ class Learner:
             batch = self.priors.batch(step, places).to(self.device)
         else:
             batch = self.material.with_prompts(batch, self._words(step, batch)).to(self.device)
+        told = self._told(step, places)
         with torch.no_grad(), self.beside.at(0):
-            base = self.velocity(batch)
-        return distance(self.velocity(batch), base, None)
+            base = self.velocity(batch, guidance=told)
+        return distance(self.velocity(batch, guidance=told), base, None)
+
+    def _told(self, step: int, places: slice) -> Tensor:
+        """The guidance that each sample is preserved at: every second one the model's own."""
+        usual = torch.rand(self.settings.batch, generator=stream(self.settings.seed, "told", step)) < 0.5
+        variant = self.pipeline.variant
+        own = variant.guidance if variant.told is None else variant.told
+        return torch.where(usual, own, self.settings.guidance)[places].to(self.device)
 
     def _words(self, step: int, batch: Batch) -> list[str]:
         """The words that each sample is preserved with."""

@@ -46,6 +46,17 @@ def test_kinds_come_as_often_as_they_weigh(pairs: list[Pair]) -> None:
         assert number / len(pairs) == pytest.approx(WEIGHTS[kind], abs=0.05)
 
 
+def test_what_is_edited_does_not_depend_on_being_edited() -> None:
+    """A pair's number is also its scene's: were both drawn from it alike, edits would never show people."""
+    world, count = WORLDS["mini"], 1500
+    found = [pair(index, world) for index in range(count)]
+    for kind in ("edit", "depth"):
+        scenes = Counter(p.target.kind for p in found if p.kind == kind)
+        for name, share in world.kinds.items():
+            sigma = (share * (1 - share) / scenes.total()) ** 0.5
+            assert scenes[name] / scenes.total() == pytest.approx(share, abs=5 * sigma), (kind, name)
+
+
 def test_nothing_held_out_is_trained_on(pairs: list[Pair]) -> None:
     for p in pairs:
         assert not any(storybook.held_out(s) for s in (p.target, *(view.scene for view in p.references)))

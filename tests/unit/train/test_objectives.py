@@ -30,7 +30,7 @@ from fluxone.train.data.tasks import TASKS, Rows, referring
 from fluxone.train.data.views import edited
 from fluxone.train.export import export, export_adapters, load_average
 from fluxone.train.objectives.autoencoder import compare
-from fluxone.train.objectives.flow import FLAT, VALIDATION_SIGMAS, FlowObjective, stratified
+from fluxone.train.objectives.flow import FLAT, VALIDATION_SIGMAS, FlowObjective, drawn_error, stratified
 from fluxone.train.objectives.guidance import GuidanceObjective
 from fluxone.train.objectives.image import ImageObjective
 from fluxone.train.objectives.steps import TOLD, StepObjective
@@ -419,6 +419,27 @@ def test_sheet_has_a_picture_for_each_held_out_caption(autoencoder: Path, traine
         figures = objective.validate()
     assert page.width > 8 * DATA.size
     assert all(value > 0 for value in figures.values())
+
+
+def test_how_a_scene_is_edited_does_not_depend_on_its_kind() -> None:
+    """A scene's number draws its kind, and its edit: were both drawn alike, things alone would hardly change colour."""
+    world = replace(storybook.WORLDS["mini"], edits=("colour", "stage"))
+    changed: dict[str, list[bool]] = {"one": [], "side": []}
+    for number in range(1200):
+        before, after, _ = edited(world, number)
+        if before.kind in changed and any(t.colour for t in before.facts.things):
+            changed[before.kind].append(before.stage == after.stage)
+    shares = [sum(rows) / len(rows) for rows in changed.values()]
+    assert shares[0] == pytest.approx(shares[1], abs=0.15)
+
+
+def test_what_is_coloured_or_inked_counts_more() -> None:
+    shown = torch.tensor([[[1, 1, 1], [0, 2, 0], [0, 0, 3]]])  # names, colours, letters of three tokens
+    v, target = torch.zeros(1, 3, 4), torch.tensor([1.0, 2.0, 3.0]).sqrt()[None, :, None].expand(1, 3, 4)
+    even = drawn_error(v, target, shown, {"coloured": 1.0, "inked": 1.0})
+    heavy = drawn_error(v, target, shown, {"coloured": 3.0, "inked": 2.0})
+    assert float(even) == pytest.approx(2)
+    assert float(heavy) == pytest.approx((1 * 1 + 3 * 2 + 2 * 3) / 6)
 
 
 def test_stratified_covers_its_law() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -142,6 +143,21 @@ def test_preserving_asks_for_the_base(tmp_path: Path) -> None:
         run.advance()
     rows = [json.loads(line) for line in (tmp_path / "state" / "log.jsonl").read_text("utf-8").splitlines()]
     assert rows[0]["kept"] == 0 and rows[-1]["kept"] > 0
+
+
+def test_preserving_asks_at_the_guidance_that_is_drawn_with(tmp_path: Path) -> None:
+    place, drawn = made.pictures(tmp_path / "pictures", 3), pipeline(tmp_path / "w")
+    run = made.trainer(drawn, place, tmp_path, made.settings(preserve="blank", batch=8))
+    asked: list[float] = []
+    whole = run.learner.velocity
+
+    def noted(*given: Any, guidance: torch.Tensor | None = None, **more: Any) -> torch.Tensor:
+        asked.extend([] if guidance is None else guidance.tolist())
+        return whole(*given, guidance=guidance, **more)
+
+    run.learner.velocity = noted  # type: ignore[method-assign]
+    run.advance()
+    assert set(asked) == {1.0, drawn.variant.guidance}
 
 
 ALONE = {"batch": 5}

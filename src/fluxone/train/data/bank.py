@@ -39,7 +39,7 @@ from fluxone.train.tokenizer import encode as encode_words
 CHUNK = 32  # samples that a worker hands over at once
 SLOTS = 8  # chunks of a worker on their way
 MOST = 4  # pictures of one sample
-FRESH = 0.25  # of as many samples as are drawn, so many new ones are encoded at most: more would hold the loop up
+FRESH = 0.25  # more would hold the loop up
 OWED = 8.0  # chunks that are encoded before one batch, at most
 WAIT = 600.0  # seconds without a sample after which the workers are taken for dead
 Arrays = dict[str, NDArray[np.generic]]
@@ -126,9 +126,11 @@ class Bank:
 
     Attributes:
         halves: share of the batches whose pictures are half as large, where samples have such.
+        fresh: of as many samples as are drawn, so many new ones are encoded at most.
     """
 
     halves = 0.0
+    fresh = FRESH
 
     def __init__(self, order: Order, tokenizer: Tokenizer, answers: Answers) -> None:
         self.order = order
@@ -217,7 +219,7 @@ class Bank:
 
     def batch(self, task: str, side: int, count: int, rng: torch.Generator) -> Batch:
         """Samples of a task at `side` tokens each way; fewer than `count` where references make them longer."""
-        self.owed = min(OWED, self.owed + FRESH * count / CHUNK)
+        self.owed = min(OWED, self.owed + self.fresh * count / CHUNK)
         self.owed -= self.take(int(self.owed))
         mixed = pick(MIXES, task, "mix of shelves")
         if not any(self.shelves[name].filled for name in mixed):

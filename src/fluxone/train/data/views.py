@@ -26,6 +26,7 @@ Covered = UInt8[np.ndarray, "H W"]
 Hole = tuple[float, float, float, float]  # left, top, right, bottom, in shares of the picture
 View = Callable[[World, int, int, bool], Picture]  # (world, number, px each way, held out) -> picture
 COVER = (0.3, 1.0)  # sides of the box that is to be repainted, as shares of the picture's
+CHANGES = 1 << 52  # seeds of edits are those from here on
 GREY = 127  # half way between black and white: what is left where a mask takes the picture away
 
 
@@ -37,7 +38,8 @@ def edited(world: World, number: int, *, held_out: bool = False) -> tuple[Scene,
     """
     before = nth(world, number, held_out=held_out)
     for attempt in range(TRIES):
-        after, instruction = storybook.edit(before, number * TRIES + attempt, world=world)
+        seed = CHANGES + number * TRIES + attempt  # not the scene's own, whose kind would decide which edits are drawn
+        after, instruction = storybook.edit(before, seed, world=world)
         if held_out or not storybook.held_out(after):
             return before, after, instruction
     raise BadRequest(f"no edit of scene {number} may be trained on", hint="give the world more objects or colours")

@@ -12,6 +12,7 @@ Source: Lipman et al. 2023; Esser et al. 2024 (logit-normal sigma); Yu et al. 20
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -41,10 +42,10 @@ from fluxone.train.export import autoencoder, load_average
 from fluxone.train.lowrank import LowRankAdapters
 from fluxone.train.parts import pace, text_encoders, transformer
 
-WEIGHTS = {"flow": 1.0, "names": 0.05, "colours": 0.05, "letters": 1.0, "inked": 2.0}  # few cells show a letter;
-# "inked" is no term, but what a token that shows one weighs in the velocity's own loss
+WEIGHTS = {"flow": 1.0, "names": 0.05, "colours": 0.05, "letters": 1.0, "inked": 2.0, "coloured": 1.0}
+# "inked" and "coloured" are no terms, but what a token that shows a letter, or a thing of a colour, weighs in the
+# velocity's own loss: few cells show a letter, and where a picture is edited most of it stays
 PLAIN_GUIDANCE = 1.0  # what the embedding is told while guidance is not distilled yet
-SIGMA_MEAN = 0.3  # of logit(sigma): a little more noise than picture, for 64 tokens
 FLAT = 0.125  # share of sigmas drawn evenly: the logit-normal law hardly ever visits the first step's
 VALIDATION_SCENES = 64
 ADAPTERS = "lora"  # the part of a checkpoint that holds them
@@ -142,7 +143,7 @@ class FlowObjective:
         count = self.config.batch
         rng = draw(self.config.seed, step)
         numbers = torch.randint(self.material.known(step), (count,), generator=rng)
-        sigma = stratified(count, rng, SIGMA_MEAN)
+        sigma = stratified(count, rng, self.config.sigma_mean)
         noise_ = torch.randn((count, self.side**2, 4 * self.autoencoder.shape.latent), generator=rng)
         dropped = (torch.rand(count, generator=rng) < self.data.drop)[share]
         batch = self.task(self.material, Rows(numbers=numbers[share].tolist(), step=step, first=share.start))
@@ -155,7 +156,7 @@ class FlowObjective:
         batch = bank.batch(self.data.task, self.side, self.config.batch, rng)
         count = len(batch.x)
         dropped = torch.rand(count, generator=rng) < self.data.drop
-        sigma = stratified(count, rng, SIGMA_MEAN).to(self.device)
+        sigma = stratified(count, rng, self.config.sigma_mean).to(self.device)
         return batch.without_words(dropped, self.empty), torch.randn_like(batch.x), sigma
 
     def _terms(self, batch: Batch, noise_: Tensor, sigma: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
@@ -165,7 +166,7 @@ class FlowObjective:
         v = self.velocity(state, sigma, *self.read(batch.ids), plain, given=batch)
         assert self._middle is not None, "the block in the middle was not run"
         said = self.answer(self._middle[:, : batch.x.shape[1]])
-        terms = {"flow": drawn_error(v, noise_ - batch.x, batch.shown, self.weights["inked"])}
+        terms = {"flow": drawn_error(v, noise_ - batch.x, batch.shown, self.weights)}
         for place, (name, found) in enumerate(zip(ASKED, said, strict=True)):
             terms[name] = F.cross_entropy(found.flatten(0, 1), batch.shown[:, place].flatten().long())
         terms["loss"] = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
@@ -276,10 +277,10 @@ def _no_noise() -> Tensor:
     raise AssertionError("the Euler sampler draws no noise on the way")
 
 
-def drawn_error(v: Tensor, target: Tensor, shown: Tensor, inked: float) -> Tensor:
-    """The mean squared error of a velocity; tokens that show a letter count `inked` times."""
+def drawn_error(v: Tensor, target: Tensor, shown: Tensor, weights: Mapping[str, float]) -> Tensor:
+    """The mean squared error of a velocity; tokens that show a letter, or something coloured, count by `weights`."""
     each = (v - target).square().mean(-1)
-    weight = 1 + (inked - 1) * (shown[:, 2] > 0)
+    weight = 1 + (weights["coloured"] - 1) * (shown[:, 1] > 0) + (weights["inked"] - 1) * (shown[:, 2] > 0)
     return (weight * each).sum() / weight.sum()
 
 

@@ -47,7 +47,7 @@ class GuidanceObjective(FlowObjective):
             guided = self.velocity(state, sigma, *text, plain, given=batch, flux=self.teacher)
             target = without + told[:, None, None] * (guided - without)
         v = self.velocity(state, sigma, *text, told, given=batch)
-        loss = drawn_error(v, target, batch.shown, self.weights["inked"])
+        loss = drawn_error(v, target, batch.shown, self.weights)
         return {"flow": loss, "loss": self.weights["flow"] * loss}
 
     def sheet(self) -> Image:

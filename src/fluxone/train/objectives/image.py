@@ -69,7 +69,7 @@ class ImageObjective(FlowObjective):
         if self.weights["flow"]:
             state = torch.lerp(batch.x, noise_, sigma[:, None, None])
             v = self.velocity(state, sigma, *self._after(batch, seen), torch.full_like(sigma, PLAIN_GUIDANCE))
-            terms["flow"] = drawn_error(v, noise_ - batch.x, batch.shown, self.weights["inked"])
+            terms["flow"] = drawn_error(v, noise_ - batch.x, batch.shown, self.weights)
         terms["loss"] = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
         return terms
 

@@ -61,7 +61,7 @@ class StepObjective(FlowObjective):
                 end = end - step * self.velocity(end, start - k * step, *text, told, given=batch, flux=self.teacher)
         state = torch.lerp(begin, end, inside)
         v = self.velocity(state, start - inside[:, 0, 0] / WINDOWS, *text, told, given=batch)
-        loss = drawn_error(v, (begin - end) * WINDOWS, batch.shown, self.weights["inked"])
+        loss = drawn_error(v, (begin - end) * WINDOWS, batch.shown, self.weights)
         return {"flow": loss, "loss": self.weights["flow"] * loss}
 
     def schedule(self, steps: int) -> list[float]:
