@@ -3,9 +3,12 @@
     x(sigma) = (1 - sigma) picture + sigma noise      loss = mean (v(x, sigma, words) - (noise - picture))^2
     preserve:  mean (v(x, sigma, other words) - base's v(x, sigma, other words))^2
 
-The network is told the plain guidance of 1 where it learns: at any other the base's velocity is no velocity of the
-data, and what is learnt would be to take guidance out again. What is preserved is preserved at the model's own guidance
-too, because that is where its pictures are drawn.
+The network is told the plain guidance of 1: at any other the base's velocity is no velocity of the data, and what is
+learnt would be to take guidance out again. Yet pictures are drawn at the model's own guidance g, and what a small
+network learns or keeps at 1 is not there at g. So in a share of the steps it is told g, and the target moves as the
+base does:
+
+    guided:    target + base's (v(x, sigma, words, g) - v(x, sigma, words, 1)) in place of the target
 """
 
 from __future__ import annotations
@@ -82,18 +85,23 @@ class Learner:
         """
         batch = self.material.batch(step, places).to(self.device)
         share = 1 / (self.settings.batch * self.settings.context)
-        losses = self.losses(batch)
+        told = self._told(step, batch)
+        losses = self.losses(batch, told)
         tally.add(batch.sigma, losses.detach())
         (losses.sum() * share).backward()
-        kept = self._kept(step, places, batch)
+        kept = self._kept(step, places, batch, told)
         if kept is not None:
             tally.kept += float(kept.detach().sum())
             tally.kept_count += len(kept)
             (kept.sum() * share * self.settings.preserve_weight).backward()
 
-    def losses(self, batch: Batch) -> Tensor:
-        """The loss of each sample."""
-        return distance(self.velocity(batch), batch.target, batch.weight)
+    def losses(self, batch: Batch, told: Tensor | None = None) -> Tensor:
+        """The loss of each sample, at a guidance (B,) or, if None, at the plain one."""
+        target = batch.target
+        if told is not None:
+            with torch.no_grad(), self.beside.at(0):
+                target = target + self.velocity(batch, guidance=told) - self.velocity(batch)
+        return distance(self.velocity(batch, guidance=told), target, batch.weight)
 
     def velocity(self, batch: Batch, *, state: Tensor | None = None, guidance: Tensor | None = None) -> Tensor:
         """The network's velocity of the picture's tokens, float32.
@@ -124,7 +132,14 @@ class Learner:
             found[f"{sigma:g}"] = float(torch.cat(rows).mean()) if rows else 0.0
         return found
 
-    def _kept(self, step: int, places: slice, batch: Batch) -> Tensor | None:
+    def _told(self, step: int, batch: Batch) -> Tensor | None:
+        """The model's own guidance, where a step is told it."""
+        variant, chance = self.pipeline.variant, torch.rand((), generator=stream(self.settings.seed, "told", step))
+        if not variant.guided or chance >= self.settings.guided:
+            return None
+        return torch.full_like(batch.sigma, variant.guidance if variant.told is None else variant.told)
+
+    def _kept(self, step: int, places: slice, batch: Batch, told: Tensor | None) -> Tensor | None:
         """How far the network is from the base with other words, by sample; None if nothing is asked now."""
         settings = self.settings
         if settings.preserve == "none" or settings.preserve_weight == 0:
@@ -135,17 +150,9 @@ class Learner:
             batch = self.priors.batch(step, places).to(self.device)
         else:
             batch = self.material.with_prompts(batch, self._words(step, batch)).to(self.device)
-        told = self._told(step, places)
         with torch.no_grad(), self.beside.at(0):
             base = self.velocity(batch, guidance=told)
         return distance(self.velocity(batch, guidance=told), base, None)
-
-    def _told(self, step: int, places: slice) -> Tensor:
-        """The guidance that each sample is preserved at: every second one the model's own."""
-        usual = torch.rand(self.settings.batch, generator=stream(self.settings.seed, "told", step)) < 0.5
-        variant = self.pipeline.variant
-        own = variant.guidance if variant.told is None else variant.told
-        return torch.where(usual, own, self.settings.guidance)[places].to(self.device)
 
     def _words(self, step: int, batch: Batch) -> list[str]:
         """The words that each sample is preserved with."""

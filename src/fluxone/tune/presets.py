@@ -62,14 +62,19 @@ def preset(
         BadRequest: a field that was given is out of range.
     """
     pick(WHAT, what, "kind of fine-tuning")
-    count = sum(parameters(variant.shape))
-    chosen = {**(_small(what, pictures, named) if count < SMALL else _large(what, pictures, variant)), **_kept(variant)}
+    wanted = _small(what, pictures, named) if small(variant) else _large(what, pictures, variant)
+    chosen = {**wanted, **_kept(variant)}
     reasons = [Reason(name=name, value=value, why=why) for name, (value, why) in chosen.items() if name not in given]
     reasons += [Reason(name=name, value=value, why="as you asked") for name, value in given.items()]
     settings = Settings(**{name: value for name, (value, _) in chosen.items() if name not in given}, **given)
     if vram is None:
         return Preset(settings=settings, quant=quant, reasons=tuple(reasons))
     return _fitted(settings, variant, reasons, quant=quant, vram=vram, choose=choose)
+
+
+def small(variant: Variant) -> bool:
+    """Whether the network is one that trains in minutes on a CPU."""
+    return sum(parameters(variant.shape)) < SMALL
 
 
 def _small(what: str, pictures: int, named: bool) -> dict[str, tuple[Any, str]]:
@@ -123,6 +128,7 @@ def _calmed() -> dict[str, tuple[Any, str]]:
     return {
         "preserve": ("pictures", "a small network forgets soon: on pictures of its own it stays what it was"),
         "preserve_share": (0.5, "every second step is enough"),
+        "guided": (0.5, "pictures are drawn at the model's own guidance: there too it learns, and stays what it was"),
     }
 
 

@@ -33,16 +33,15 @@ from fluxone.tune.lint import Finding
 from fluxone.tune.logo import LogoCheck, logo_check, right
 from fluxone.tune.looks import Look, Looker, Prompts, prompts_for, without
 from fluxone.tune.material import Material
-from fluxone.tune.memory import parameters
 from fluxone.tune.plan import Plan, Told
-from fluxone.tune.presets import SMALL
+from fluxone.tune.presets import small
 from fluxone.tune.priors import pictures, prompts_of
 from fluxone.tune.prove import Proof, prove
 from fluxone.tune.recompute import recomputed
 from fluxone.tune.swap import here
 from fluxone.tune.trainer import Trainer
 from fluxone.tune.wordmark import Wordmark, wordmarks
-from fluxone.tune.write import Written, metadata, scaled, write
+from fluxone.tune.write import EXACT, TYPE, Written, metadata, scaled, write
 from fluxone.weights.keymap import TRANSFORMER
 
 SAVES = 20  # checkpoints of a run, besides those at looks
@@ -145,7 +144,7 @@ class Run:
         """Captions that fit another picture better, as the base reads them; looked for once, where that is cheap."""
         notes = self.trainer.notes
         if "findings" not in notes:
-            cheap = sum(parameters(self.plan.pipeline.variant.shape)) < SMALL and len(self.plan.trained) <= FEW_PICTURES
+            cheap = small(self.plan.pipeline.variant) and len(self.plan.trained) <= FEW_PICTURES
             found = disagreements(self.trainer.learner) if cheap else []
             notes["findings"] = [asdict(finding) for finding in found]
             for finding in found:
@@ -258,7 +257,8 @@ class Run:
         )
         if dora:
             told["fluxone.strength"] = f"{choice.look.strength:g}"
-        written = write(lora, self.out, plan.title, told)
+        exact = EXACT if small(plan.pipeline.variant) else TYPE  # a small file may as well draw the very same
+        written = write(lora, self.out, plan.title, told, dtype=exact)
         with self.beside.at(choice.look.strength):
             drawn = self.looker.draw(self.looker.prompts.named[:2])
         self.beside.leave()

@@ -32,6 +32,7 @@ from fluxone.train.export import export, export_adapters, load_average
 from fluxone.train.objectives.autoencoder import compare
 from fluxone.train.objectives.flow import FLAT, VALIDATION_SIGMAS, FlowObjective, drawn_error, stratified
 from fluxone.train.objectives.guidance import GuidanceObjective
+from fluxone.train.objectives.guided import GuidedObjective
 from fluxone.train.objectives.image import ImageObjective
 from fluxone.train.objectives.steps import TOLD, StepObjective
 from fluxone.train.optim import Rates
@@ -198,6 +199,34 @@ def test_guidance_starts_as_the_teacher_and_moves_only_the_transformer(autoencod
     with torch.no_grad():
         assert list(objective.validate()) == [f"flow@{level}" for level in VALIDATION_SIGMAS]
         assert objective.sheet().width > 8 * DATA.size
+
+
+@pytest.mark.parametrize(("task", "channels"), [("edit", 64), ("depth", 128)])
+def test_guidance_on_the_way_leads_from_nothing_to_what_is_given(
+    autoencoder: Path, trained: Path, task: str, channels: int
+) -> None:
+    made = flow(autoencoder, f"guided-{task}", 4)
+    model = replace(made.model, start=(str(trained),), frozen=("t5", "clip"), in_channels=channels, rank=4)
+    data = replace(DATA, task=task, scenes=32)
+    objective = objectives.make(replace(made, objective="guided", data=data, model=model))
+    assert isinstance(objective, GuidedObjective)
+    with torch.no_grad():
+        for part in (*objective.flux.parameters(), *objective.modules()["lora"].parameters()):
+            part.add_(0.1 * torch.randn_like(part))  # other than the network that it starts from
+    batch = objective._validation(4)
+    x, sigma, told = torch.randn(4, 4, 64), torch.full((4,), 0.5), torch.tensor([1.0, 1.0, 2.0, 3.0])
+    text, empty = objective.read(batch.ids), objective.read(objective.empty.expand(4, -1))
+    dark = None if batch.channels is None else replace(batch, reference=None, channels=torch.zeros_like(batch.channels))
+    with torch.no_grad():
+        own = objective.velocity(x, sigma, *text, torch.ones(4), given=batch)
+        nothing = objective.velocity(x, sigma, *empty, torch.ones(4), given=dark, flux=objective.start)
+        added = objective._urged(batch, text, x, sigma, told, slice(2, None))
+    assert torch.allclose(added, (told - 1)[2:, None, None] * (own - nothing)[2:], atol=1e-5)
+    assert added.abs().max() > 1e-3
+    terms = objective.loss(1, slice(0, 8))
+    terms["loss"].backward()
+    moved = [p for p in objective.modules()["lora"].parameters() if p.grad is not None and p.grad.any()]
+    assert moved and not any(p.grad is not None for p in objective.start.parameters())
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -17,6 +17,7 @@ OBJECTIVES = {
     "decoder": "fluxone.train.objectives.decoder:DecoderObjective",
     "flow": "fluxone.train.objectives.flow:FlowObjective",
     "guidance": "fluxone.train.objectives.guidance:GuidanceObjective",
+    "guided": "fluxone.train.objectives.guided:GuidedObjective",
     "image": "fluxone.train.objectives.image:ImageObjective",
     "reading": "fluxone.train.objectives.reading:ReadingObjective",
     "steps": "fluxone.train.objectives.steps:StepObjective",
