@@ -4,11 +4,7 @@
     preserve:  mean (v(x, sigma, other words) - base's v(x, sigma, other words))^2
 
 The network is told the plain guidance of 1: at any other the base's velocity is no velocity of the data, and what is
-learnt would be to take guidance out again. Yet pictures are drawn at the model's own guidance g, and what a small
-network learns or keeps at 1 is not there at g. So in a share of the steps it is told g, and the target moves as the
-base does:
-
-    guided:    target + base's (v(x, sigma, words, g) - v(x, sigma, words, 1)) in place of the target
+learnt would be to take guidance out again.
 """
 
 from __future__ import annotations
@@ -85,23 +81,18 @@ class Learner:
         """
         batch = self.material.batch(step, places).to(self.device)
         share = 1 / (self.settings.batch * self.settings.context)
-        told = self._told(step, batch)
-        losses = self.losses(batch, told)
+        losses = self.losses(batch)
         tally.add(batch.sigma, losses.detach())
         (losses.sum() * share).backward()
-        kept = self._kept(step, places, batch, told)
+        kept = self._kept(step, places, batch)
         if kept is not None:
             tally.kept += float(kept.detach().sum())
             tally.kept_count += len(kept)
             (kept.sum() * share * self.settings.preserve_weight).backward()
 
-    def losses(self, batch: Batch, told: Tensor | None = None) -> Tensor:
-        """The loss of each sample, at a guidance (B,) or, if None, at the plain one."""
-        target = batch.target
-        if told is not None:
-            with torch.no_grad(), self.beside.at(0):
-                target = target + self.velocity(batch, guidance=told) - self.velocity(batch)
-        return distance(self.velocity(batch, guidance=told), target, batch.weight)
+    def losses(self, batch: Batch) -> Tensor:
+        """The loss of each sample."""
+        return distance(self.velocity(batch), batch.target, batch.weight)
 
     def velocity(self, batch: Batch, *, state: Tensor | None = None, guidance: Tensor | None = None) -> Tensor:
         """The network's velocity of the picture's tokens, float32.
@@ -132,14 +123,7 @@ class Learner:
             found[f"{sigma:g}"] = float(torch.cat(rows).mean()) if rows else 0.0
         return found
 
-    def _told(self, step: int, batch: Batch) -> Tensor | None:
-        """The model's own guidance, where a step is told it."""
-        variant, chance = self.pipeline.variant, torch.rand((), generator=stream(self.settings.seed, "told", step))
-        if not variant.guided or chance >= self.settings.guided:
-            return None
-        return torch.full_like(batch.sigma, variant.guidance if variant.told is None else variant.told)
-
-    def _kept(self, step: int, places: slice, batch: Batch, told: Tensor | None) -> Tensor | None:
+    def _kept(self, step: int, places: slice, batch: Batch) -> Tensor | None:
         """How far the network is from the base with other words, by sample; None if nothing is asked now."""
         settings = self.settings
         if settings.preserve == "none" or settings.preserve_weight == 0:
@@ -151,8 +135,8 @@ class Learner:
         else:
             batch = self.material.with_prompts(batch, self._words(step, batch)).to(self.device)
         with torch.no_grad(), self.beside.at(0):
-            base = self.velocity(batch, guidance=told)
-        return distance(self.velocity(batch, guidance=told), base, None)
+            base = self.velocity(batch)
+        return distance(self.velocity(batch), base, None)
 
     def _words(self, step: int, batch: Batch) -> list[str]:
         """The words that each sample is preserved with."""

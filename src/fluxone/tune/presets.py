@@ -128,7 +128,6 @@ def _calmed() -> dict[str, tuple[Any, str]]:
     return {
         "preserve": ("pictures", "a small network forgets soon: on pictures of its own it stays what it was"),
         "preserve_share": (0.5, "every second step is enough"),
-        "guided": (0.5, "pictures are drawn at the model's own guidance: there too it learns, and stays what it was"),
     }
 
 

@@ -33,8 +33,6 @@ class Settings:
         rate, decay, warmup, fall: learning rate, weight decay, steps of linear rise, and how it ends.
         law: row of `LAWS`.
         guidance: that the embedding is told; 1 is the plain velocity, whatever is sampled with later.
-        guided: share of the steps that are told the model's own guidance. There the base's step from the one to the
-            other is added to what is to be learnt, so that the change is the same at both.
         drop, bare: shares of the captions that are left out, and of which the name alone is left.
         drop_references: share of the batches that go without references.
         preserve, preserve_weight, preserve_share: row of `PRESERVE`, how much it counts, on which share of the steps.
@@ -66,7 +64,6 @@ class Settings:
     clip: float = 1.0
     law: str = "logit-normal"
     guidance: float = 1.0
-    guided: float = 0.0
     drop: float = 0.05
     bare: float = 0.0
     drop_references: float = 0.05
@@ -97,7 +94,7 @@ class Settings:
         for name in ("micro", "crops", "size", "warmup", "decay", "preserve_weight", "look_steps", "seed", "swap"):
             if getattr(self, name) < 0:
                 raise BadRequest(f"{name} is {getattr(self, name)}", hint="use 0 or more")
-        for name in ("drop", "bare", "drop_references", "guided", "preserve_share", "hold", "ema"):
+        for name in ("drop", "bare", "drop_references", "preserve_share", "hold", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadRequest(f"{name} is {getattr(self, name)}", hint="use a share between 0 and 1")
         for name in ("rate", "clip"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -143,22 +142,6 @@ def test_preserving_asks_for_the_base(tmp_path: Path) -> None:
         run.advance()
     rows = [json.loads(line) for line in (tmp_path / "state" / "log.jsonl").read_text("utf-8").splitlines()]
     assert rows[0]["kept"] == 0 and rows[-1]["kept"] > 0
-
-
-def test_preserving_asks_at_the_guidance_that_is_drawn_with(tmp_path: Path) -> None:
-    place, drawn = made.pictures(tmp_path / "pictures", 3), pipeline(tmp_path / "w")
-    run = made.trainer(drawn, place, tmp_path, made.settings(preserve="blank", batch=8, guided=0.5))
-    asked: list[float] = []
-    whole = run.learner.velocity
-
-    def noted(*given: Any, guidance: torch.Tensor | None = None, **more: Any) -> torch.Tensor:
-        asked.extend([] if guidance is None else guidance.tolist())
-        return whole(*given, guidance=guidance, **more)
-
-    run.learner.velocity = noted  # type: ignore[method-assign]
-    for _ in range(6):
-        run.advance()
-    assert set(asked) == {drawn.variant.guidance}
 
 
 ALONE = {"batch": 5}
