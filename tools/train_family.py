@@ -73,12 +73,13 @@ STAGES: dict[str, Stage] = {
         task="mix",  # a base that has learnt captions alone takes edits badly
     ),
     "guidance": Stage(share=0.07, batch=1024, file="guidance", start=("longer",), compiled=True),
-    "kontext": Stage(share=0.25, batch=1024, file="kontext", adapters="mini-kontext", compiled=True),
+    "kontext": Stage(share=0.225, batch=1024, file="kontext", adapters="mini-kontext", compiled=True),
     "schnell": Stage(share=0.07, batch=512, adapters="mini-schnell"),
     "control": Stage(share=0.04, batch=768, adapters="mini-depth"),
     "fill": Stage(share=0.03, batch=768, adapters="mini-fill"),
     "raw": Stage(share=0.025, batch=768, adapters="mini-raw"),
-    "redux": Stage(share=0.035, batch=512, file="redux"),
+    "redux": Stage(share=0.025, batch=512, file="redux"),
+    "redux-drawn": Stage(share=0.035, batch=512, file="redux", start=("longer", "guidance", "redux")),
 }  # fmt: skip
 
 
@@ -210,8 +211,8 @@ def exported(source: Path, out: Path, args: argparse.Namespace) -> None:
         made = replace(recipe(name, args), out=str(folder))
         if made.model.rank:
             print(export_adapters(made, out / f"{name}.safetensors"))
-        elif name == "redux":
-            print(export_redux(made, out / name))
+        elif name.startswith("redux"):  # the later stage's in place of the earlier one's
+            print(export_redux(made, out / "redux"))
     base = [str(runs[name]) for name in ("longer", "guidance") if name in runs]
     if base:
         print(export(recipe("longer", args), base, out / "mini"))

@@ -41,7 +41,7 @@ from fluxone.tune.recompute import recomputed
 from fluxone.tune.swap import here
 from fluxone.tune.trainer import Trainer
 from fluxone.tune.wordmark import Wordmark, wordmarks
-from fluxone.tune.write import EXACT, TYPE, Written, metadata, scaled, write
+from fluxone.tune.write import Written, metadata, scaled, write
 from fluxone.weights.keymap import TRANSFORMER
 
 SAVES = 20  # checkpoints of a run, besides those at looks
@@ -257,12 +257,13 @@ class Run:
         )
         if dora:
             told["fluxone.strength"] = f"{choice.look.strength:g}"
-        exact = EXACT if small(plan.pipeline.variant) else TYPE  # a small file may as well draw the very same
-        written = write(lora, self.out, plan.title, told, dtype=exact)
-        with self.beside.at(choice.look.strength):
-            drawn = self.looker.draw(self.looker.prompts.named[:2])
+        written = write(lora, self.out, plan.title, told)
         self.beside.leave()
         used = choice.look.strength if dora else 1.0
+        chosen = Beside(plan.pipeline.transformer, lora.deltas)  # a factor outside would round otherwise
+        with chosen.at(used):
+            drawn = self.looker.draw(self.looker.prompts.named[:2])
+        chosen.leave()
         proof = prove(plan.pipeline, [one.path for one in written], used, self.looker, drawn)
         return written, proof
 
