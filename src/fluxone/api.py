@@ -123,7 +123,7 @@ class FluxPipeline(Opening, Adapting, Guiding, Scripted):
         image_prompt_mix: str = "sum",
         prompt_embeds_scale: float | Sequence[float] = 1.0,
         pooled_prompt_embeds_scale: float | Sequence[float] = 1.0,
-        sampler: str = "euler",
+        sampler: str | None = "euler",
         schedule: str | None = None,
         output_type: str = "pil",
         callback_on_step_end: StepEnd | None = None,

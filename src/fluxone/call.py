@@ -99,7 +99,7 @@ class Call:
     image_prompt_mix: str
     prompt_embeds_scale: float | Sequence[float]
     pooled_prompt_embeds_scale: float | Sequence[float]
-    sampler: str
+    sampler: str | None
     schedule: str | None
     output_type: str
     callback_on_step_end: StepEnd | None
@@ -218,7 +218,7 @@ class Call:
             guidance=request.guidance or 0.0,
             cfg=request.cfg,
             cfg_interval=request.cfg_interval,
-            sampler=request.sampler,
+            sampler=request.sampler or "",
             draw=noise,
             extra=extra,
             keep=None if picture is None else keep_of(pipeline.variant, pictures, picture, drawn, studio, soft=False),

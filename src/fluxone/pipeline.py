@@ -132,11 +132,11 @@ class Pipeline:
             BadRequest: the size is less than one token, or the pictures are not those that the model takes.
             UnknownName: there is no such sampler or schedule.
         """
-        pick(SAMPLERS, request.sampler, "sampler")
         if not checked:
             check_pictures(self.variant, given_by(request))
             check_bases(request)
         filled = request.resolve(self.variant)
+        pick(SAMPLERS, filled.sampler or "", "sampler")
         if request.schedule is None and filled.schedule == "shifted" and self.profile.schedule is not None:
             filled = replace(filled, schedule=self.profile.schedule)
         pick(SCHEDULES, filled.schedule or "", "schedule")
@@ -190,7 +190,7 @@ class Pipeline:
             guidance=request.guidance or 0.0,
             cfg=request.cfg,
             cfg_interval=request.cfg_interval,
-            sampler=request.sampler,
+            sampler=request.sampler or "",
             draw=noise,
             extra=extra,
             keep=None if picture is None else keep_of(self.variant, pictures, picture, drawn, studio, soft=True),

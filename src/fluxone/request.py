@@ -90,7 +90,7 @@ class Request:
         raw: the variant's own guidance and manner for pictures that look less made, where its row has them.
         manner: words after every prompt, for a look; None is the variant's own, "" is none.
         sigmas: own noise levels, falling from at most 1; the last 0 is added. Overrides `steps`.
-        schedule: row of `SCHEDULES`; None is the variant's own.
+        sampler, schedule: rows of `SAMPLERS` and `SCHEDULES`; None is the variant's own.
         init: picture to start from, with `strength` 0 (keep it) to 1 (forget it).
         mask: white where `init` is repainted, grey where it is in part.
         control: the edges or depths to follow; with a `detector` the picture that they are found in.
@@ -137,7 +137,7 @@ class Request:
     nag_tau: float = 2.5
     nag_alpha: float = 0.25
     regions: tuple[Region, ...] = ()
-    sampler: str = "euler"
+    sampler: str | None = None
     schedule: str | None = None
     sigmas: tuple[float, ...] | None = None
     init: Image | None = field(default=None, repr=False)
@@ -234,6 +234,7 @@ class Request:
             steps=len(self.sigmas) if self.sigmas is not None else self.steps or variant.steps,
             guidance=self._guidance(variant),
             manner=(VARIANTS[variant.raw] if self.raw else variant).manner if self.manner is None else self.manner,
+            sampler=self.sampler or variant.sampler,
             schedule=self.schedule or ("shifted" if variant.shifted else "linear" if variant.shift == 1 else "fixed"),
             ultra_strength=variant.detail if self.ultra_strength is None else self.ultra_strength,
             strength=variant.strength if self.strength is None else self.strength,

@@ -48,6 +48,7 @@ class Variant:
             (base_tokens, base_shift) and (max_tokens, max_shift) and on beyond them.
         shift: fixed shift of a schedule that does not count tokens; 1 is none.
         linear_shift, terminal, spacing: what a scheduler's config may ask for besides; see `sampling.schedule.Shift`.
+        sampler: row of `SAMPLERS` that it is walked by, where a request names none.
         told: guidance that the network is always told, because its few steps were distilled with it: what a request
             asks for has no effect.
         manner: words that follow every prompt, for the look that this row is there for.
@@ -80,6 +81,7 @@ class Variant:
     terminal: float = 0.0
     spacing: str = ""
     steps: int = 28
+    sampler: str = "euler"
     guidance: float = 3.5
     told: float | None = None
     manner: str = ""
@@ -219,6 +221,7 @@ MINI = Variant(
     ),
     text_tokens=24,
     steps=20,
+    sampler="euler_ancestral",  # fresh noise mends what a small network gets wrong on the way: see docs/models.md
     guidance=3.0,
     raw="mini-raw",
     detail=0.2,
@@ -235,6 +238,7 @@ MINI_SCHNELL = replace(
     raw="",
     shifted=False,
     steps=4,
+    sampler="euler",
     told=3.0,
 )
 MINI_RAW = replace(

@@ -77,7 +77,7 @@ class Asked(Beside):
     ultra_strength: float | None = None
     seed: int
     count: int
-    sampler: str
+    sampler: str | None
     schedule: str | None
     text_tokens: int | None
     init: str | None = None
@@ -116,7 +116,8 @@ class Asked(Beside):
         Raises:
             UserError: an option is out of range or contradicts another.
         """
-        pick(dict.fromkeys(options.SAMPLERS), self.sampler, "sampler")
+        if self.sampler is not None:
+            pick(dict.fromkeys(options.SAMPLERS), self.sampler, "sampler")
         if self.wildcards and not Path(self.wildcards).is_dir():
             raise BadRequest(f"--wildcards is {self.wildcards}, no folder", hint="give the folder of the .txt files")
         if self.schedule is not None:
@@ -331,7 +332,7 @@ OPTIONS: list[click.Parameter] = [
     click.Option(["--raw"], is_flag=True, help="Pictures that look less made, where the model has them."),
     click.Option(["--seed"], type=options.Seed(), default=0, show_default=True, help="A whole number, or `random`."),
     click.Option(["--count"], type=int, default=1, show_default=True, help="Pictures, their seeds in a row."),
-    click.Option(["--sampler"], default="euler", show_default=True, metavar="NAME", help=SAMPLERS),
+    click.Option(["--sampler"], metavar="NAME", help=f"{SAMPLERS}; default: the model's own."),
     click.Option(["--schedule"], metavar="NAME", help=f"{SCHEDULES}; default: the model's own."),
     click.Option(["--text-tokens"], type=int, help="Length that T5 prompts are padded to. Default: the model's own."),
     click.Option(["--init"], metavar="IMAGE", help="Start from this picture."),
