@@ -36,8 +36,8 @@ def test_a_request_takes_what_it_leaves_open_from_the_row(name: str) -> None:
 def test_what_is_asked_for_stays() -> None:
     size = Resolution(height=64, width=48)
     own = Request(
-        steps=7, guidance=0.0, sampler="heun", schedule="beta", text_tokens=64, resolution=size, strength=0.3, ultra_strength=0.1,
-        manner="in oil",
+        steps=7, guidance=0.0, sampler="heun", schedule="beta", text_tokens=64, resolution=size, strength=0.3,
+        ultra_strength=0.1, manner="in oil",
     )  # fmt: skip
     assert own.resolve(DEV) == own
     assert Request(sigmas=(1.0, 0.5)).resolve(DEV).steps == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 
 import numpy as np
@@ -39,7 +39,7 @@ class Bench:
 
     Attributes:
         steps: of a picture; None is the model's own number.
-        guidance: of every picture; None is the model's own.
+        guidance, sampler: of every picture; None is the model's own.
         read: an OCR that reads signs besides the judge's own reader, if there is one.
         tell: called with what is being done, before it is.
         batch: pictures that are drawn together.
@@ -52,6 +52,7 @@ class Bench:
     seeds: int = 2
     steps: int | None = None
     guidance: float | None = None
+    sampler: str | None = None
     read: Read | None = None
     tell: Callable[[str], None] = lambda line: None
     batch: int = BATCH
@@ -81,7 +82,7 @@ class Bench:
 
     def _job(self, prompt: Prompt, seed: int, steps: int) -> Job:
         asked = request(prompt, seed=seed, steps=steps, size=self.size, guidance=self.guidance)
-        return self.pipeline.prepare(self.pipeline.resolve(asked))
+        return self.pipeline.prepare(self.pipeline.resolve(replace(asked, sampler=self.sampler)))
 
     def _walk(self, job: Job) -> list[Drawing]:
         points = [job.x.cpu()]
