@@ -87,6 +87,10 @@ def test_what_is_asked_for_changes_what_is_drawn(fluxone: Fluxone, tmp_path: Pat
 
 def test_the_python_door_draws_the_same_picture(fluxone: Fluxone, tmp_path: Path) -> None:
     fluxone("generate", PROMPT, "-o", "car.png", "--seed", 5)
-    image = package.FluxPipeline.from_pretrained("mini")(PROMPT, seed=5).images[0]
+    pipe = package.FluxPipeline.from_pretrained("mini")
+    image = pipe(PROMPT, seed=5, sampler=None).images[0]
     with Image.open(tmp_path / "car.png") as saved:
         assert saved.tobytes() == image.tobytes()
+    fluxone("generate", PROMPT, "-o", "car-euler.png", "--seed", 5, "--sampler", "euler")
+    with Image.open(tmp_path / "car-euler.png") as saved:
+        assert saved.tobytes() == pipe(PROMPT, seed=5).images[0].tobytes()
