@@ -22,7 +22,7 @@ from fluxone.storybook import Scene, World
 
 BATCH = 8  # pictures that are drawn together
 Read = Callable[[Image.Image], str]
-Ask = tuple[Prompt, int, int]  # a prompt, a seed, a number of steps
+Ask = tuple[Prompt, int, int, str | None]  # a prompt, a seed, a number of steps, a sampler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class Bench:
 
     def draw(self, prompts: Sequence[Prompt], seeds: int, steps: int | None = None) -> list[list[Drawing]]:
         """The model's pictures of each prompt, one a seed; each is drawn once, and several together."""
-        asks = [[(prompt, seed, steps or self.usual) for seed in range(seeds)] for prompt in prompts]
+        asks = [[(prompt, seed, steps or self.usual, self.sampler) for seed in range(seeds)] for prompt in prompts]
         absent = iter(dict.fromkeys(ask for row in asks for ask in row if ask not in self.drawn))
         while some := list(islice(absent, self.batch)):
             self.drawn.update(zip(some, self._draw(some), strict=True))
@@ -80,9 +80,9 @@ class Bench:
         jobs = [self._job(*ask) for ask in asks]
         return [drawing for some in _together(jobs) for drawing in self._walk(some)]
 
-    def _job(self, prompt: Prompt, seed: int, steps: int) -> Job:
+    def _job(self, prompt: Prompt, seed: int, steps: int, sampler: str | None) -> Job:
         asked = request(prompt, seed=seed, steps=steps, size=self.size, guidance=self.guidance)
-        return self.pipeline.prepare(self.pipeline.resolve(replace(asked, sampler=self.sampler)))
+        return self.pipeline.prepare(self.pipeline.resolve(replace(asked, sampler=sampler)))
 
     def _walk(self, job: Job) -> list[Drawing]:
         points = [job.x.cpu()]

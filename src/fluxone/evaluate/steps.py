@@ -41,7 +41,7 @@ def few(name: str, bench: Bench) -> tuple[Score, list[Point]]:
     if not suites:
         return Score(suite=name, title=title, skipped=reasons[ASKED[0]]), []
     bench.tell(f"{name}: {title}")
-    bench = replace(bench, sampler="euler", drawn={})
+    bench = replace(bench, sampler="euler")
     asked = [(s, s.find(s.search, bench.world, min(PROMPTS, bench.prompts))) for s in suites]
 
     def drawn(steps: int) -> list[list[Shot]]:

@@ -42,13 +42,19 @@ class Lossless:
         return F.pixel_shuffle(unpack(x, *grid), SIDE)
 
 
+samplers: set[str | None] = set()  # that pictures of the last bench were asked of
+
+
 def bench(draw: Callable[[str, int, int], Drawing], *, prompts: int = 4, seeds: int = 2) -> Bench:
+    samplers.clear()
+
     class Known(dict):  # type: ignore[type-arg]
         def __contains__(self, key: object) -> bool:
             return True
 
         def __getitem__(self, key: Ask) -> Drawing:
-            prompt, seed, steps = key
+            prompt, seed, steps, sampler = key
+            samplers.add(sampler)
             return draw(prompt.text, seed, steps)
 
     return Bench(pipeline=Lossless(), world=WORLD, judge=shipped(), prompts=prompts, seeds=seeds, drawn=Known())  # type: ignore[arg-type]
@@ -127,6 +133,7 @@ def test_steps(truth: dict[str, Image.Image]) -> None:
         return Drawing(image=truth[prompt] if n >= 4 else blank, bend=1 / n)
 
     found, points = steps.few("steps", bench(draw, prompts=2))
+    assert samplers == {"euler"}  # fresh noise would bend the walk
     assert [point.steps for point in points] == [1, 2, 4, 8, 20]
     assert [point.right.value for point in points] == [0, 0, 1, 1, 1]
     assert points[2].near.value == 99 and points[0].near.value < 20
