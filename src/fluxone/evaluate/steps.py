@@ -1,6 +1,6 @@
 """What few steps cost: the same prompts and seeds with 1, 2, 4, 8 steps and with the usual number.
 
-All walk by Euler, whatever the model's own sampler is: fresh noise on the way would make other pictures, and bend it.
+All walk by Euler, whatever the model's own sampler is: fresh noise on the way makes other pictures, and bends the walk.
 """
 
 from __future__ import annotations

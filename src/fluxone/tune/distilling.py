@@ -190,8 +190,9 @@ def _told(
 def _draw(pipeline: Pipeline, asked: Distillation, prompt: str, seed: int, *, student: bool = False) -> Image.Image:
     """As the teacher draws, or as the student will."""
     request = Request(
-        prompt=prompt, seed=seed, steps=asked.teacher_steps or None, guidance=asked.guidance, cfg=asked.cfg
-    )
+        prompt=prompt, seed=seed, steps=asked.teacher_steps or None, guidance=asked.guidance, cfg=asked.cfg,
+        sampler="euler",  # the walk that is distilled; fresh noise would set teacher and student apart
+    )  # fmt: skip
     if student and asked.way == "steps":
         request = replace(request, steps=asked.few, cfg=1.0)
     elif student:

@@ -14,7 +14,7 @@ from fluxone.tune import folder as folders
 from fluxone.tune.beside import Beside, fresh
 from fluxone.tune.cache import Cache
 from fluxone.tune.distil import GuidanceLearner, StepsLearner
-from fluxone.tune.distilling import Distillation, distil
+from fluxone.tune.distilling import Distillation, _draw, distil
 from fluxone.tune.kinds import Size
 from fluxone.tune.learner import Tally
 from fluxone.tune.material import Material
@@ -83,6 +83,16 @@ def test_it_learns(way: str, tmp_path: Path) -> None:
         learner.backward(step, slice(0, 4), Tally())
         adam.step()
     assert float(learner.losses(batch).detach().mean()) < 0.8 * before
+
+
+@pytest.mark.parametrize("student", [False, True])
+def test_pictures_are_of_the_walk_that_is_distilled(student: bool, tmp_path: Path) -> None:
+    plain, noisy = (
+        pipeline(tmp_path / name, replace(TINY, sampler=name)) for name in ("euler", "euler_ancestral")
+    )
+    asked = Distillation(model="tiny", prompts=("a fox",), few=3, teacher_steps=4)
+    one, other = (_draw(pipe, asked, "a fox", 5, student=student) for pipe in (plain, noisy))
+    assert one.tobytes() == other.tobytes()
 
 
 def test_a_network_without_guidance_cannot_be_told(tmp_path: Path) -> None:
