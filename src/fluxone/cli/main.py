@@ -7,7 +7,9 @@ An error is one line on standard error; `FLUXONE_DEBUG=1` adds the traceback.
 
 from __future__ import annotations
 
+import atexit
 import errno
+import os
 import signal
 import sys
 import traceback
@@ -73,7 +75,10 @@ def main() -> NoReturn:
     """Run the command that `sys.argv` names, and exit with its code."""
     sys.excepthook = _unexpected
     signal.signal(signal.SIGTERM, _terminated)
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if "RANK" in os.environ:
+        _leave(code)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -97,6 +102,15 @@ def run(arguments: Sequence[str]) -> int:
             raise
         return _failed(f"the name {str(error.filename)[:40]!r}... is too long for a file; use a shorter one", MISTAKE)
     return code if isinstance(code, int) else DONE
+
+
+def _leave(code: int) -> NoReturn:
+    """End one of the processes that torchrun started. Gloo's threads live as long as anything holds their group, and
+    one that frees a tensor while the interpreter is taken down aborts the process: so it is not taken down."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _usage(error: click.ClickException) -> str:

@@ -60,7 +60,8 @@ def agreed(number: int) -> int:
 
 
 def leave() -> None:
-    """Go out of the group. Who ends while still in it may be aborted when another one ends."""
+    """Go out of the group. Who ends while still in it may be aborted when another one ends, and so may who holds it
+    until the interpreter ends: the command line does not wait for that (see `cli.main`)."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
