@@ -118,6 +118,7 @@ class FluxPipeline(Opening, Adapting, Guiding, Scripted):
         image_reference: Picture | Sequence[Picture] | None = None,
         reference_layout: str = "offset",
         then: str | Sequence[str] = (),
+        hold: float | None = 0.0,
         image_prompts: Picture | Sequence[Picture] | None = None,
         image_prompt_strength: float = 1.0,
         image_prompt_mix: str = "sum",
@@ -168,6 +169,7 @@ class FluxPipeline(Opening, Adapting, Guiding, Scripted):
                 scales, one number or one each.
             joint_attention_kwargs: `{"scale": 0.5}` is the strength of all adapters in this call.
             then: further instructions, each editing the latents of the one before.
+            hold: as in `Request`; 0 draws what diffusers draws.
             output_type: `pil`, `np` (B H W 3, 0..1), `pt` (B 3 H W, 0..1), `latent` (packed).
             callback_on_step_end: called with (pipe, step, timestep, tensors); may give other latents and prompt_embeds
                 back, of the same shapes.

@@ -22,7 +22,7 @@ from fluxone.conditions.condition import Extra, Pictures
 from fluxone.conditions.control import pass_over
 from fluxone.conditions.crop import box_of, cut_out, laid_over
 from fluxone.conditions.fill import left_of
-from fluxone.conditions.reference import joined, size_for
+from fluxone.conditions.reference import holdable, joined, size_for
 from fluxone.errors import BadRequest
 from fluxone.geometry import Resolution
 from fluxone.job import Job, packed
@@ -99,6 +99,7 @@ class Call:
     image_prompt_mix: str
     prompt_embeds_scale: float | Sequence[float]
     pooled_prompt_embeds_scale: float | Sequence[float]
+    hold: float | None
     sampler: str | None
     schedule: str | None
     output_type: str
@@ -222,6 +223,7 @@ class Call:
             draw=noise,
             extra=extra,
             keep=None if picture is None else keep_of(pipeline.variant, pictures, picture, drawn, studio, soft=False),
+            hold=holdable(request.hold, extra, grid),
             steer=steer,
             following=self._following(pipeline) if self.then else None,
         )
@@ -304,6 +306,7 @@ class Call:
             emphasis=self.emphasis,
             strength=1.0 if seen and self.strength is None else self.strength,  # as diffusers does there
             layout=self.reference_layout,
+            hold=self.hold,
             image_prompt_strength=self.image_prompt_strength,
             image_prompt_mix=self.image_prompt_mix,
         )

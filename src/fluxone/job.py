@@ -20,7 +20,7 @@ from fluxone.sampling.samplers import State, Step
 from fluxone.steering.steer import Steer
 from fluxone.text.encode import Text
 
-ALIKE = ("sigmas", "grid", "guidance", "cfg", "cfg_interval", "sampler")  # what pictures of one batch share
+ALIKE = ("sigmas", "grid", "guidance", "cfg", "cfg_interval", "sampler", "hold")  # what pictures of one batch share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,7 @@ class Job:
         draw: fresh noise of the shape of `x`, for samplers that want it.
         extra: what the network is given besides.
         keep: what is put back after each step, where a mask leaves a part of a picture as it is.
+        hold: how near the reference in `extra` a token must come to become its own; 0 holds nothing.
         steer: what ControlNets and IP-Adapters look at.
         following: from the latents that this ends with to the job that goes on with them.
         tile: rows and columns of what the network sees at once; None is all.
@@ -54,6 +55,7 @@ class Job:
     draw: Draw
     extra: Extra = field(default_factory=Extra)
     keep: Keep | None = None
+    hold: float = 0.0
     steer: Steer = field(default_factory=Steer)
     tile: tuple[int, int] | None = None
     anchor: State | None = None

@@ -21,6 +21,7 @@ from fluxone.lora.wearing import differing, wearing
 from fluxone.prompts import each
 from fluxone.request import MAX_SEED, Request, Result
 from fluxone.sampling.guidance import Bound, true_guidance
+from fluxone.sampling.holding import holding
 from fluxone.sampling.samplers import State, Step, Velocity
 from fluxone.sampling.tiles import anchored, tiled
 from fluxone.ultra import TILED
@@ -128,7 +129,9 @@ def velocity_of(job: Job, velocities: Sequence[Velocity], adapters: Adapters) ->
     v = along(adapters, v, job.sigmas, differing(job.scales))
     if job.tile is not None:
         v = tiled(v, job.grid, job.tile, job.sigmas, job.mixing.look if job.mixing else lambda kept: None)
-    return v if job.anchor is None else anchored(v, job.anchor, job.grid)
+    if job.anchor is not None:
+        v = anchored(v, job.anchor, job.grid)
+    return holding(v, job.extra.reference, job.hold) if job.hold and job.extra.reference is not None else v
 
 
 def make_together(pipeline: Pipeline, requests: Sequence[Request]) -> list[Result]:

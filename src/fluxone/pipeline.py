@@ -26,6 +26,7 @@ from fluxone.conditions.condition import Extra, Studio
 from fluxone.conditions.expand import unfolded
 from fluxone.conditions.given import finished, pictures_of
 from fluxone.conditions.redux import Prompting
+from fluxone.conditions.reference import holdable
 from fluxone.errors import BrokenModel, pick
 from fluxone.geometry import Resolution
 from fluxone.job import Job, through
@@ -194,6 +195,7 @@ class Pipeline:
             draw=noise,
             extra=extra,
             keep=None if picture is None else keep_of(self.variant, pictures, picture, drawn, studio, soft=True),
+            hold=holdable(request.hold, extra, grid),
             steer=steer,
             following=following(request, self.prepare),
         )

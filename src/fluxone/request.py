@@ -105,6 +105,8 @@ class Request:
         image_prompt_weights: one each; empty is 1 each, or in a sum an equal share.
         image_prompt_strength: of all of them beside the words.
         image_prompt_mix: row of `IMAGE_MIXES`.
+        hold: how near the reference's latents a token must come to become the reference's own, where there is one
+            reference of the picture's size; 0 holds nothing, None is the variant's own. See `sampling.holding`.
         auto_resize: whether references are brought to the sizes that the variant was trained on.
         frame: size of the finished picture, where that is the given picture's own: what is drawn is cut and scaled
             to it. Filled in when no resolution is asked for.
@@ -157,6 +159,7 @@ class Request:
     image_prompt_weights: tuple[float, ...] = ()
     image_prompt_strength: float = 1.0
     image_prompt_mix: str = "beside"
+    hold: float | None = None
     auto_resize: bool = True
     frame: Resolution | None = None
     expand: tuple[int, int, int, int] | None = None
@@ -187,6 +190,8 @@ class Request:
             _within("strength", self.strength, 0, 1)
         if self.paste is not None:
             _within("paste", self.paste, 0, 1000, whole=True)
+        if self.hold is not None:
+            _within("hold", self.hold, 0, 100)
         if self.expand is not None:
             if self.mask is not None:
                 raise BadRequest("a picture is to be expanded by a mask of its own", hint="leave one of them out")
@@ -238,6 +243,7 @@ class Request:
             schedule=self.schedule or ("shifted" if variant.shifted else "linear" if variant.shift == 1 else "fixed"),
             ultra_strength=variant.detail if self.ultra_strength is None else self.ultra_strength,
             strength=variant.strength if self.strength is None else self.strength,
+            hold=variant.hold if self.hold is None else self.hold,
             text_tokens=self.text_tokens or variant.text_tokens,
         )
 

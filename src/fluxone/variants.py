@@ -56,6 +56,7 @@ class Variant:
             `raw_guidance`, with which it does.
         detail: default share of the schedule that the second pass of `ultra` walks.
         strength: default share of a picture to start from that is forgotten.
+        hold: how near what is drawn comes to a reference before it is taken for it; see `Request`.
         size: default width and height, px.
     """
 
@@ -88,6 +89,7 @@ class Variant:
     raw: str = ""
     raw_guidance: float = 2.5
     strength: float = 0.6
+    hold: float = 0.0
     detail: float = 0.35
     size: int = 1024
     licence: str = NON_COMMERCIAL
@@ -254,6 +256,7 @@ MINI_KONTEXT = replace(
     takes=(Kind.REFERENCE,),
     raw="",
     guidance=2.5,
+    hold=0.5,
 )
 MINI_FILL = replace(
     MINI,

@@ -27,6 +27,7 @@ def test_a_request_takes_what_it_leaves_open_from_the_row(name: str) -> None:
         manner=row.manner,
         strength=row.strength,
         ultra_strength=row.detail,
+        hold=row.hold,
         schedule="shifted" if row.shifted else "linear",
         text_tokens=row.text_tokens,
     )
@@ -37,7 +38,7 @@ def test_what_is_asked_for_stays() -> None:
     size = Resolution(height=64, width=48)
     own = Request(
         steps=7, guidance=0.0, sampler="heun", schedule="beta", text_tokens=64, resolution=size, strength=0.3,
-        ultra_strength=0.1, manner="in oil",
+        ultra_strength=0.1, manner="in oil", hold=0.2,
     )  # fmt: skip
     assert own.resolve(DEV) == own
     assert Request(sigmas=(1.0, 0.5)).resolve(DEV).steps == 2
@@ -79,6 +80,7 @@ def test_a_picture_to_start_from_gives_its_aspect() -> None:
         ("cfg", -0.5, "cfg is"),
         ("cfg", float("nan"), "cfg is nan"),
         ("strength", 1.1, "strength is 1.1"),
+        ("hold", -0.1, "hold is -0.1"),
         ("text_tokens", 0, "text tokens is 0"),
         ("text_tokens", 513, "text tokens is 513"),
         ("cfg_interval", (0.5, 0.2), "cfg interval"),

@@ -13,6 +13,7 @@ from fluxone.variants import Kind
 
 AUTO = "auto"
 FEATHER = 4  # px
+HOLD = "What comes nearer than X to the image, in latents, becomes it; 0 holds nothing; default: the model's own."
 
 HELP = """Change IMAGE as INSTRUCTION says; with several images the first is changed, and all are looked at.
 
@@ -33,6 +34,7 @@ def edit(
     own_size: bool,
     keep_outside: str | None,
     feather: int,
+    hold: float | None,
 ) -> None:
     """Make the edited pictures.
 
@@ -42,7 +44,9 @@ def edit(
 
     def given(request: Request) -> Request:
         references = tuple(options.read_image(path) for path in images)
-        request = replace(request, references=references, then=then, layout=layout, auto_resize=not own_size)
+        request = replace(
+            request, references=references, then=then, layout=layout, auto_resize=not own_size, hold=hold
+        )
         if keep_outside is None:
             return request
         if keep_outside == AUTO:
@@ -63,6 +67,7 @@ OPTIONS: list[click.Parameter] = [
     click.Option(["--own-size"], is_flag=True, help="Leave the images at their own size, in whole tokens."),
     click.Option(["--keep-outside"], metavar="MASK|auto", help="Outside the mask, or what changed, keep every pixel."),
     click.Option(["--feather"], type=int, default=FEATHER, show_default=True, help="With --keep-outside: px of seam."),
+    click.Option(["--hold"], type=float, metavar="X", help=HOLD),
     *shared("model", "strength"),
 ]
 
@@ -75,10 +80,14 @@ def _called(
     own_size: bool,
     keep_outside: str | None,
     feather: int,
+    hold: float | None,
     **rest: object,
 ) -> None:
     asked = Asked(model=model or options.model_for("edit", Kind.REFERENCE), **rest)  # type: ignore[arg-type]
-    edit(images, asked, then=then, layout=layout, own_size=own_size, keep_outside=keep_outside, feather=feather)
+    edit(
+        images, asked, then=then, layout=layout, own_size=own_size, keep_outside=keep_outside, feather=feather,
+        hold=hold,
+    )  # fmt: skip
 
 
 command = click.Command(

@@ -71,6 +71,14 @@ def offset(grids: Sequence[Grid]) -> list[Place]:
     return places
 
 
+def holdable(hold: float | None, extra: Extra, grid: Grid) -> float:
+    """How near a token must come to the reference's to become it: nothing is held (0) unless there is one reference of
+    the grid of the picture."""
+    ids = extra.reference_ids
+    alike = ids is not None and torch.equal(ids[..., 1:].cpu(), image_ids(*grid)[..., 1:])
+    return hold or 0.0 if alike else 0.0
+
+
 def index(grids: Sequence[Grid]) -> list[Place]:
     """Each at the origin, with indices 1, 2, 3, ..."""
     return [(number, 0, 0) for number in range(1, len(grids) + 1)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from PIL import Image
 
 from fluxone.evaluate.bench import Bench
+from fluxone.evaluate.change import made
 from fluxone.evaluate.follow import FOLLOWED, UNITS
 from fluxone.evaluate.given import Prompt, shown
 from fluxone.evaluate.judge import Seen
@@ -109,10 +110,13 @@ def _shot(prompt: Prompt, seed: int, steps: int, image: Image.Image, seen: Seen,
 def verdict(prompt: Prompt, image: Image.Image, seen: Seen, suite: Suite) -> Verdict:
     """What is right about a picture of the prompt: what the judge saw, and what the suite holds it to besides."""
     found = judged(prompt.scene, seen)
-    held = {part: FOLLOWED[part](prompt, image) for part in (*suite.parts, *suite.also) if part in FOLLOWED}
+    told = (*suite.parts, *suite.also)
+    held = {part: FOLLOWED[part](prompt, image) for part in told if part in FOLLOWED}
     parts = found.parts | {part: one.right for part, one in held.items()}
+    if "change" in told:
+        parts["change"] = made(next(one.scene for one in prompt.given if one.mode == "rgb"), prompt.scene, seen)
     numbers = found.numbers | {part: one.value for part, one in held.items() if one.value is not None}
-    return replace(found, parts={part: parts[part] for part in suite.parts}, numbers=numbers)
+    return replace(found, parts={part: parts[part] for part in told}, numbers=numbers)
 
 
 def passed(verdict: Verdict, suite: Suite) -> bool:
@@ -121,16 +125,19 @@ def passed(verdict: Verdict, suite: Suite) -> bool:
 
 
 def _lines(rows: Sequence[Row], suite: Suite) -> list[Line]:
-    """All of it right; each group of several prompts wholly right; each part; each sort; and the numbers."""
+    """What the suite asks for right; with all else that is told; each group of several prompts wholly right; each part;
+    each sort; and the numbers."""
 
     def right(verdict: Verdict) -> bool:
         return passed(verdict, suite)
 
     lines = [_share("right", rows, right)]
+    if suite.also:
+        lines.append(_share("and all else", rows, lambda v: all(v.parts.values())))
     if len({row.prompt.group for row in rows}) < len(rows):
         lines.append(_whole(rows, suite))
-    if len(suite.parts) > 1:
-        lines += [_share(part, rows, lambda v, part=part: v.parts[part]) for part in suite.parts]  # type: ignore[misc]
+    if len(told := (*suite.parts, *suite.also)) > 1:
+        lines += [_share(part, rows, lambda v, part=part: v.parts[part]) for part in told]  # type: ignore[misc]
     for sort in dict.fromkeys(row.prompt.sort for row in rows if row.prompt.sort):
         lines.append(_share(f"right, {sort}", [row for row in rows if row.prompt.sort == sort], right))
     for name in dict.fromkeys(name for row in rows for name in row.truth.numbers):

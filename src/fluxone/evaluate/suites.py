@@ -24,8 +24,8 @@ class Suite:
 
     Attributes:
         search: which scenes.
-        parts: of a verdict, or rows of `follow.FOLLOWED`, all of which must be right.
-        also: rows of `follow.FOLLOWED` whose number is told, right or not.
+        parts: of a verdict, rows of `follow.FOLLOWED`, or `change`, all of which must be right.
+        also: the same, told and not asked for.
         find: makes prompts of them.
         takes: what the model is given besides words; None is words alone.
         map: what the control picture shows.
@@ -58,7 +58,8 @@ def missing(suite: Suite, world: World, variant: Variant, tables: Tables) -> str
         return f"the judge does not know {len(unknown)} of its world's things: {', '.join(unknown[:3])} ..."
     if unknown := [name for name in (*world.colours, *world.stages) if name not in (*tables.colours, *tables.stages)]:
         return f"the judge does not know {', '.join(unknown)}"
-    if not tables.details and ({"person", "looks"} & set(suite.parts) or set(suite.search.kinds) <= set(PEOPLED)):
+    people = {"person", "looks"} & {*suite.parts, *suite.also} or set(suite.search.kinds) <= set(PEOPLED)
+    if people and not tables.details:
         return "the judge does not know how people look"
     return ""
 
@@ -175,7 +176,8 @@ SUITES: dict[str, Suite] = {
     "edits": Suite(
         title="the asked change, all else kept",
         search=Search(kinds=MANY, keep=_clear),
-        parts=(*ALL, "where", "kept"),
+        parts=("change", "kept"),
+        also=(*ALL, "where"),
         find=edits,
         takes=Kind.REFERENCE,
     ),

@@ -43,23 +43,23 @@ class Verdict:
 
 def judged(scene: Scene, seen: Seen) -> Verdict:
     """What is right about a picture of the scene."""
-    asked, things = _asked(scene), scene.facts.things
+    wanted, things = asked(scene), scene.facts.things
     first = [sum(t.count for t in things[:i]) for i in range(len(things))]  # each thing's first spot
     text, read = plain(" ".join(scene.facts.texts)), plain(seen.text)
     rows = [
-        (r.name, [asked[first[i]] for i in (r.subject, r.other, r.third) if i is not None])
+        (r.name, [wanted[first[i]] for i in (r.subject, r.other, r.third) if i is not None])
         for r in scene.facts.relations
     ]
     parts = {
-        "things": Counter(s.name for s in asked) == Counter(s.name for s in seen.spots),
-        "colours": not Counter(_coloured(asked)) - Counter(_coloured(seen.spots)),
+        "things": Counter(s.name for s in wanted) == Counter(s.name for s in seen.spots),
+        "colours": not Counter(_coloured(wanted)) - Counter(_coloured(seen.spots)),
         "places": all(holds(name, row, seen.spots) for name, row in rows),
         "stage": seen.stage == scene.facts.stage,
         "style": seen.style == scene.style,
         "sizes": _sized(things, seen.spots),
-        "person": _dressed(asked, seen.spots, but=UNSAID),
-        "looks": _dressed(asked, seen.spots, but=("pose",)),
-        "where": _placed(asked, seen.spots),
+        "person": _dressed(wanted, seen.spots, but=UNSAID),
+        "looks": _dressed(wanted, seen.spots, but=("pose",)),
+        "where": _placed(wanted, seen.spots),
         "word": read == text,
     }
     return Verdict(parts=parts, numbers={"letters": alike(text, read)} if text else {}, seen=described(seen))
@@ -70,7 +70,7 @@ def plain(text: str) -> str:
     return text.lower().translate(ALIKE_LETTERS)
 
 
-def _asked(scene: Scene) -> list[Spot]:
+def asked(scene: Scene) -> list[Spot]:
     """The things in the order of the facts, without the colours that the world has no word for."""
     spoken = [bool(t.colour or t.detail("shirt")) for t in scene.facts.things for _ in range(t.count)]
     return [spot if said else replace(spot, colour="") for spot, said in zip(spots(scene), spoken, strict=True)]
@@ -98,10 +98,10 @@ def _sized(things: Sequence[Thing], seen: Sequence[Spot]) -> bool:
     )
 
 
-def _dressed(asked: Sequence[Spot], seen: Sequence[Spot], but: Sequence[str]) -> bool:
+def _dressed(wanted: Sequence[Spot], seen: Sequence[Spot], but: Sequence[str]) -> bool:
     """Whether everyone who is asked for is there, with these details and this shirt; each seen one stands for one."""
     left = list(seen)
-    for one in (spot for spot in asked if spot.details):
+    for one in (spot for spot in wanted if spot.details):
         same = (s for s in left if s.name == one.name and s.colour == one.colour and _same(one, s, but))
         if (found := next(same, None)) is None:
             return False
@@ -113,9 +113,9 @@ def _same(one: Spot, other: Spot, but: Sequence[str]) -> bool:
     return all(other.detail(name) == value for name, value in one.details if name not in but)
 
 
-def _placed(asked: Sequence[Spot], seen: Sequence[Spot]) -> bool:
+def _placed(wanted: Sequence[Spot], seen: Sequence[Spot]) -> bool:
     """Whether each asked thing has one of its name near its place and about of its size."""
-    return all(any(s.name == one.name and near(one, s) for s in seen) for one in asked)
+    return all(any(s.name == one.name and near(one, s) for s in seen) for one in wanted)
 
 
 def near(a: Spot, b: Spot) -> bool:

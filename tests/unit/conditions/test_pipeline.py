@@ -113,6 +113,26 @@ def test_pasting_keeps_every_pixel_outside(tiny: Callable[[Kind | None], Pipelin
         assert np.array_equal(kept, old[3:, :57] if "expand" in given else old[:, 30:])
 
 
+def test_all_that_is_held_becomes_the_reference(tiny: Callable[[Kind | None], Pipeline]) -> None:
+    """Whatever the network draws: 100 is farther than latents are from each other."""
+    pipe, asked = tiny(Kind.REFERENCE), replace(ASKED, steps=8, references=(picture(),), auto_resize=False)
+    asked = replace(asked, resolution=Resolution(height=32, width=48))
+    reference = pipe.prepare(pipe.resolve(asked)).extra.reference
+    assert reference is not None
+    free, held, as_row = (list(pipe.steps(replace(asked, hold=hold)))[-1].x for hold in (0.0, 100.0, None))
+    torch.testing.assert_close(held, reference, atol=1e-4, rtol=0)
+    assert not torch.allclose(free, reference, atol=1e-2) and torch.equal(free, as_row)
+
+
+@pytest.mark.parametrize("references", [(picture(), picture(1)), (picture(width=48, height=96),)])
+def test_nothing_is_held_without_one_reference_of_the_size(
+    tiny: Callable[[Kind | None], Pipeline], references: tuple[Image.Image, ...]
+) -> None:
+    asked = replace(ASKED, references=references)
+    free, held = (list(tiny(Kind.REFERENCE).steps(replace(asked, hold=hold)))[-1].x for hold in (0.0, 100.0))
+    assert torch.equal(free, held)
+
+
 @pytest.mark.parametrize(
     ("kind", "given", "said"),
     [

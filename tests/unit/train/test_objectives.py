@@ -30,7 +30,7 @@ from fluxone.train.data.tasks import TASKS, Rows, referring
 from fluxone.train.data.views import edited
 from fluxone.train.export import export, export_adapters, load_average
 from fluxone.train.objectives.autoencoder import compare
-from fluxone.train.objectives.flow import FLAT, VALIDATION_SIGMAS, FlowObjective, drawn_error, stratified
+from fluxone.train.objectives.flow import FLAT, VALIDATION_SIGMAS, FlowObjective, changed, drawn_error, stratified
 from fluxone.train.objectives.guidance import GuidanceObjective
 from fluxone.train.objectives.guided import GuidedObjective
 from fluxone.train.objectives.image import ImageObjective
@@ -202,7 +202,7 @@ def test_guidance_starts_as_the_teacher_and_moves_only_the_transformer(autoencod
 
 
 @pytest.mark.parametrize(("task", "channels"), [("edit", 64), ("depth", 128)])
-def test_guidance_on_the_way_leads_from_nothing_to_what_is_given(
+def test_guidance_on_the_way_leads_from_silence_to_what_is_said(
     autoencoder: Path, trained: Path, task: str, channels: int
 ) -> None:
     made = flow(autoencoder, f"guided-{task}", 4)
@@ -216,17 +216,15 @@ def test_guidance_on_the_way_leads_from_nothing_to_what_is_given(
     batch = objective._validation(4)
     x, sigma, told = torch.randn(4, 4, 64), torch.full((4,), 0.5), torch.tensor([1.0, 1.0, 2.0, 3.0])
     text, empty = objective.read(batch.ids), objective.read(objective.empty.expand(4, -1))
-    dark = None if batch.channels is None else replace(batch, reference=None, channels=torch.zeros_like(batch.channels))
     with torch.no_grad():
         own = objective.velocity(x, sigma, *text, torch.ones(4), given=batch)
-        nothing = objective.velocity(x, sigma, *empty, torch.ones(4), given=dark, flux=objective.start)
+        silent = objective.velocity(x, sigma, *empty, torch.ones(4), given=batch)
         added = objective._urged(batch, text, x, sigma, told, slice(2, None))
-    assert torch.allclose(added, (told - 1)[2:, None, None] * (own - nothing)[2:], atol=1e-5)
+    assert torch.allclose(added, (told - 1)[2:, None, None] * (own - silent)[2:], atol=1e-5)
     assert added.abs().max() > 1e-3
     terms = objective.loss(1, slice(0, 8))
     terms["loss"].backward()
-    moved = [p for p in objective.modules()["lora"].parameters() if p.grad is not None and p.grad.any()]
-    assert moved and not any(p.grad is not None for p in objective.start.parameters())
+    assert any(p.grad is not None and p.grad.any() for p in objective.modules()["lora"].parameters())
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -467,8 +465,23 @@ def test_what_is_coloured_or_inked_counts_more() -> None:
     v, target = torch.zeros(1, 3, 4), torch.tensor([1.0, 2.0, 3.0]).sqrt()[None, :, None].expand(1, 3, 4)
     even = drawn_error(v, target, shown, {"coloured": 1.0, "inked": 1.0})
     heavy = drawn_error(v, target, shown, {"coloured": 3.0, "inked": 2.0})
+    new = torch.tensor([[False, False, True]])
+    edited = drawn_error(v, target, shown, {"coloured": 1.0, "inked": 1.0, "changed": 5.0}, new)
     assert float(even) == pytest.approx(2)
+    assert float(edited) == pytest.approx((1 + 2 + 3 * 5) / 7)
     assert float(heavy) == pytest.approx((1 * 1 + 3 * 2 + 2 * 3) / 6)
+
+
+def test_what_an_edit_changes_is_where_the_latents_differ(autoencoder: Path) -> None:
+    made = flow(autoencoder, "changed", 1)
+    objective = FlowObjective(replace(made, data=replace(DATA, task="edit", scenes=32)))
+    batch = objective._validation(8)
+    assert batch.reference is not None
+    new = changed(batch)
+    assert new is not None and new.shape == batch.x.shape[:2] and new.any()
+    assert not changed(replace(batch, reference=batch.x)).any()  # type: ignore[union-attr]
+    assert changed(replace(batch, reference=None)) is None
+    assert changed(replace(batch, reference=torch.cat((batch.x, batch.x), dim=1))) is None
 
 
 def test_stratified_covers_its_law() -> None:

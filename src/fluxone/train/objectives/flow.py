@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL.Image import Image
 from torch import Tensor, nn
 
@@ -42,9 +42,10 @@ from fluxone.train.export import autoencoder, load_average
 from fluxone.train.lowrank import LowRankAdapters
 from fluxone.train.parts import pace, text_encoders, transformer
 
-WEIGHTS = {"flow": 1.0, "names": 0.05, "colours": 0.05, "letters": 1.0, "inked": 2.0, "coloured": 1.0}
-# "inked" and "coloured" are no terms, but what a token that shows a letter, or a thing of a colour, weighs in the
-# velocity's own loss: few cells show a letter, and where a picture is edited most of it stays
+WEIGHTS = {"flow": 1.0, "names": 0.05, "colours": 0.05, "letters": 1.0, "inked": 2.0, "coloured": 1.0, "changed": 1.0}
+# The last three are no terms, but what a token that shows a letter, or a thing of a colour, or what the given picture
+# does not, weighs in the velocity's own loss: few cells show a letter, and where a picture is edited most of it stays
+CHANGED = 0.3  # root mean square of a token's change, in latents that spread by about 1: less is the encoder's
 PLAIN_GUIDANCE = 1.0  # what the embedding is told while guidance is not distilled yet
 FLAT = 0.125  # share of sigmas drawn evenly: the logit-normal law hardly ever visits the first step's
 VALIDATION_SCENES = 64
@@ -166,11 +167,15 @@ class FlowObjective:
         v = self.velocity(state, sigma, *self.read(batch.ids), plain, given=batch)
         assert self._middle is not None, "the block in the middle was not run"
         said = self.answer(self._middle[:, : batch.x.shape[1]])
-        terms = {"flow": drawn_error(v, noise_ - batch.x, batch.shown, self.weights)}
+        terms = {"flow": self.error(v, noise_ - batch.x, batch)}
         for place, (name, found) in enumerate(zip(ASKED, said, strict=True)):
             terms[name] = F.cross_entropy(found.flatten(0, 1), batch.shown[:, place].flatten().long())
         terms["loss"] = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
         return terms
+
+    def error(self, v: Tensor, target: Tensor, batch: Batch) -> Tensor:
+        """The mean squared error of a velocity; tokens count by `weights`."""
+        return drawn_error(v, target, batch.shown, self.weights, changed(batch))
 
     def read(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """The words (numbers of tokens, one row or B) as (txt, pooled)."""
@@ -277,10 +282,22 @@ def _no_noise() -> Tensor:
     raise AssertionError("the Euler sampler draws no noise on the way")
 
 
-def drawn_error(v: Tensor, target: Tensor, shown: Tensor, weights: Mapping[str, float]) -> Tensor:
-    """The mean squared error of a velocity; tokens that show a letter, or something coloured, count by `weights`."""
+def changed(batch: Batch) -> Bool[Tensor, "B L"] | None:
+    """The tokens that are not as in the reference; None where there is not one of the picture's size."""
+    if batch.reference is None or batch.reference.shape != batch.x.shape:
+        return None
+    return (batch.x - batch.reference).square().mean(-1).sqrt() > CHANGED
+
+
+def drawn_error(
+    v: Tensor, target: Tensor, shown: Tensor, weights: Mapping[str, float], new: Tensor | None = None
+) -> Tensor:
+    """The mean squared error of a velocity; tokens that show a letter, something coloured or something new count by
+    `weights`."""
     each = (v - target).square().mean(-1)
     weight = 1 + (weights["coloured"] - 1) * (shown[:, 1] > 0) + (weights["inked"] - 1) * (shown[:, 2] > 0)
+    if new is not None:
+        weight = weight + (weights["changed"] - 1) * new
     return (weight * each).sum() / weight.sum()
 
 

@@ -18,7 +18,7 @@ from fluxone.train.config import TrainConfig
 from fluxone.train.data.bank import Bank
 from fluxone.train.data.batch import Batch
 from fluxone.train.export import load_average
-from fluxone.train.objectives.flow import PLAIN_GUIDANCE, SHEET_STEPS, WEIGHTS, FlowObjective, drawn_error
+from fluxone.train.objectives.flow import PLAIN_GUIDANCE, SHEET_STEPS, WEIGHTS, FlowObjective
 from fluxone.train.parts import frozen_copy
 
 GUIDANCE = (1.0, 5.0)
@@ -47,7 +47,7 @@ class GuidanceObjective(FlowObjective):
             guided = self.velocity(state, sigma, *text, plain, given=batch, flux=self.teacher)
             target = without + told[:, None, None] * (guided - without)
         v = self.velocity(state, sigma, *text, told, given=batch)
-        loss = drawn_error(v, target, batch.shown, self.weights)
+        loss = self.error(v, target, batch)
         return {"flow": loss, "loss": self.weights["flow"] * loss}
 
     def sheet(self) -> Image:

@@ -1,14 +1,15 @@
-"""Flow that learns guidance towards what is given on the way: words and pictures, against neither.
+"""Flow that learns guidance towards the words on the way; pictures that are given stay given on both sides.
 
     half of the samples    told 1:  v -> noise - picture
-    the others             told g:  v -> noise - picture + (g - 1) * (own v, told 1 - v of the start, nothing given)
+    the others             told g:  v -> noise - picture + (g - 1) * (own v, told 1 - own v, told 1, nothing said)
 
-What a reference shows is as uncertain to a small network as what words say; guidance that takes words away alone does
-nothing for it. Nothing is distilled from a finished teacher, so the two are learnt in one run. The network that a run
-starts from is asked without words and pictures: what stands beside a model has never seen neither.
+Nothing is distilled from a finished teacher, so the two are learnt in one run; `data.drop` of the samples have no
+words, so that the network knows what the pictures alone say. Guidance away from the pictures too overshoots: what a
+reference shows is nearly certain, and the first step's guess of what stays as it is was off by 1.40 (told 3) where
+it is off by 0.47 without guidance, of latents that spread by 1.18.
 
 Source: Tang et al. 2025, "Diffusion models without classifier-free guidance"; Brooks et al. 2023, "InstructPix2Pix"
-(guidance by the picture).
+(guidance by words and by the picture apart).
 """
 
 from __future__ import annotations
@@ -18,21 +19,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fluxone.train.config import TrainConfig
-from fluxone.train.data.bank import Bank
 from fluxone.train.data.batch import Batch
-from fluxone.train.objectives.flow import PLAIN_GUIDANCE, FlowObjective, drawn_error
-from fluxone.train.parts import frozen_copy
+from fluxone.train.objectives.flow import PLAIN_GUIDANCE, FlowObjective
 
 GUIDANCE = (1.0, 4.0)
 
 
 class GuidedObjective(FlowObjective):
     """The flow objective's data; the second half of a batch is told a guidance."""
-
-    def __init__(self, config: TrainConfig, bank: Bank | None = None) -> None:
-        super().__init__(config, bank)
-        self.start = frozen_copy(self.flux)
 
     def _terms(self, batch: Batch, noise_: Tensor, sigma: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         low, high = GUIDANCE
@@ -42,7 +36,7 @@ class GuidedObjective(FlowObjective):
         state = torch.lerp(batch.x, noise_, sigma[:, None, None])
         target = noise_ - batch.x
         target[len(told) // 2 :] += self._urged(batch, text, state, sigma, told, slice(len(told) // 2, None))
-        loss = drawn_error(self.velocity(state, sigma, *text, told, given=batch), target, batch.shown, self.weights)
+        loss = self.error(self.velocity(state, sigma, *text, told, given=batch), target, batch)
         return {"flow": loss, "loss": self.weights["flow"] * loss}
 
     @torch.no_grad()
@@ -55,7 +49,5 @@ class GuidedObjective(FlowObjective):
         channels = None if batch.channels is None else batch.channels[rows]
         given, plain = replace(batch, reference=reference, channels=channels), torch.full_like(told, PLAIN_GUIDANCE)
         own = self.velocity(x, sigma, text[0][rows], text[1][rows], plain, given=given)
-        nothing = self.read(self.empty.expand(len(x), -1))
-        dark = None if channels is None else replace(given, reference=None, channels=torch.zeros_like(channels))
-        without = self.velocity(x, sigma, *nothing, plain, given=dark, flux=self.start)
-        return (told - 1)[:, None, None] * (own - without)
+        silent = self.velocity(x, sigma, *self.read(self.empty.expand(len(x), -1)), plain, given=given)
+        return (told - 1)[:, None, None] * (own - silent)

@@ -30,7 +30,6 @@ from fluxone.train.objectives.flow import (
     SHEET_SCENES,
     SHEET_STEPS,
     FlowObjective,
-    drawn_error,
 )
 from fluxone.train.parts import EYE, eye
 
@@ -69,7 +68,7 @@ class ImageObjective(FlowObjective):
         if self.weights["flow"]:
             state = torch.lerp(batch.x, noise_, sigma[:, None, None])
             v = self.velocity(state, sigma, *self._after(batch, seen), torch.full_like(sigma, PLAIN_GUIDANCE))
-            terms["flow"] = drawn_error(v, noise_ - batch.x, batch.shown, self.weights)
+            terms["flow"] = self.error(v, noise_ - batch.x, batch)
         terms["loss"] = torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
         return terms
 

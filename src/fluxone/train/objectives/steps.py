@@ -25,7 +25,7 @@ from fluxone.sampling.schedule import DEV_SHIFT, SCHEDULES
 from fluxone.train.config import TrainConfig
 from fluxone.train.data.bank import Bank
 from fluxone.train.data.batch import Batch
-from fluxone.train.objectives.flow import WEIGHTS, FlowObjective, drawn_error
+from fluxone.train.objectives.flow import WEIGHTS, FlowObjective
 from fluxone.train.parts import frozen_copy
 
 WINDOWS = 4
@@ -61,7 +61,7 @@ class StepObjective(FlowObjective):
                 end = end - step * self.velocity(end, start - k * step, *text, told, given=batch, flux=self.teacher)
         state = torch.lerp(begin, end, inside)
         v = self.velocity(state, start - inside[:, 0, 0] / WINDOWS, *text, told, given=batch)
-        loss = drawn_error(v, (begin - end) * WINDOWS, batch.shown, self.weights)
+        loss = self.error(v, (begin - end) * WINDOWS, batch)
         return {"flow": loss, "loss": self.weights["flow"] * loss}
 
     def schedule(self, steps: int) -> list[float]:
