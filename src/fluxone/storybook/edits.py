@@ -286,7 +286,8 @@ def edit(scene: Scene, seed: int, *, world: World = WORLDS["full"]) -> tuple[Sce
 def named(scene: Scene, seed: int, *, world: World = WORLDS["full"]) -> tuple[str, Scene, str]:
     """As `edit`, with the row of `EDITS` that made the change before the two."""
     r = Random(seed)
-    for name in sorted(world.edits, key=lambda name: r.random() ** (1 / WEIGHTS.get(name, 1.0)), reverse=True):
+    weights = {**WEIGHTS, **world.edit_weights}
+    for name in sorted(world.edits, key=lambda name: r.random() ** (1 / weights.get(name, 1.0)), reverse=True):
         found = EDITS[name](r, scene, world)
         if found is not None:
             changed, gaps = found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from fluxone.storybook.colours import PALETTE
 from fluxone.storybook.library import FONTS
@@ -40,6 +40,7 @@ class World:
     sized: float = 0.0  # share of the lone things that are small or big, and called so
     fluent: bool = False  # whether captions use the wordings and synonyms of idioms.py
     edits: tuple[str, ...] = BASIC  # rows of edits.EDITS
+    edit_weights: Mapping[str, float] = field(default_factory=dict)  # other than those of edits.WEIGHTS
 
     def floating(self) -> tuple[str, ...]:
         """The objects that are drawn in the air."""

@@ -32,6 +32,7 @@ class Data:
     Attributes:
         world: row of `storybook.WORLDS`; `objects`, `colours`, `stages`, `words`, `signs` and `kinds`, where
             given, replace that row's own, as `random_words` and `mirrored` do.
+        edits: weights of the world's kinds of edits, where a scene allows several.
         size: pixels each way of the pictures.
         crop: pixels each way of the crops that the autoencoder trains on.
         scenes: distinct scenes in the pool that latents are cached for.
@@ -48,6 +49,7 @@ class Data:
     words: tuple[str, ...] = ()
     signs: tuple[str, ...] = ()
     kinds: dict[str, float] = field(default_factory=dict)
+    edits: dict[str, float] = field(default_factory=dict)
     random_words: float | None = None
     mirrored: bool | None = None
     size: int = 128

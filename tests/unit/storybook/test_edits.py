@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,6 +102,15 @@ def _reshaped(name: str, count: int) -> list[tuple[storybook.Scene, storybook.Sc
         if len(found) == count:
             break
     return found
+
+
+def test_weights_say_which_of_the_edits_that_a_scene_allows() -> None:
+    full = WORLDS["full"]
+    plain, weighed = (
+        Counter(named(storybook.scene(s, w), s, world=w)[0] for s in range(400))
+        for w in (full, replace(full, edit_weights={"bare": 50.0, "text": 0.01}))
+    )
+    assert weighed["bare"] > 1.5 * plain["bare"] > 0 and weighed["text"] < 0.3 * plain["text"]
 
 
 def test_what_is_added_stands_on_the_side_that_is_named() -> None:

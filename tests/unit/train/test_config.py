@@ -59,6 +59,9 @@ def test_missing_file_and_unknown_names(tmp_path: Path) -> None:
         objectives.make(config.read(write(tmp_path, GOOD.replace('"flow"', '"flaw"'))))
     with pytest.raises(UnknownName, match="cat"):
         world_of(config.read(write(tmp_path, GOOD + '[data]\nobjects = ["cta"]\n')).data)
+    with pytest.raises(UnknownName, match="wear"):
+        world_of(config.read(write(tmp_path, GOOD + "[data]\nedits = { waer = 3.0 }\n")).data)
+    assert world_of(Data(world="mini", edits={"wear": 3.0})).edit_weights == {"wear": 3.0}
 
 
 def test_what_a_recipe_does_not_say_of_the_world_is_the_worlds_own() -> None:

@@ -37,6 +37,10 @@ def world_of(data: Data) -> World:
             pick({known: known for known in getattr(row, field)}, name, f"one of the {field} of world {data.world}")
         if names:
             chosen[field] = names
+    for name in data.edits:
+        pick({known: known for known in row.edits}, name, f"one of the edits of world {data.world}")
+    if data.edits:
+        chosen["edit_weights"] = data.edits
     return replace(row, **chosen)
 
 
