@@ -41,6 +41,10 @@ from fluxone.ultra import TIMES, composed, enlarged, far
 from fluxone.variants import Kind
 
 WALKED = ("then", "control_image", "ip_adapter_image")  # what else one pass alone can have
+SAME = (  # what a request calls as a call does
+    "nag_tau", "nag_alpha", "raw", "ultra", "ultra_strength", "sampler", "schedule", "emphasis", "hold",
+    "image_prompt_strength", "image_prompt_mix",
+)  # fmt: skip
 READABLE = ("latents", "prompt_embeds")  # tensors that `callback_on_step_end` can ask for
 
 Pictured = px.Picture | Sequence[px.Picture] | None
@@ -294,21 +298,11 @@ class Call:
             cfg=self.true_cfg_scale,
             cfg_interval=arguments.pair("cfg_interval", self.cfg_interval),
             nag=self.nag_scale,
-            nag_tau=self.nag_tau,
-            nag_alpha=self.nag_alpha,
             regions=arguments.regions(self.regions),
-            raw=self.raw,
-            ultra=self.ultra,
-            ultra_strength=self.ultra_strength,
-            sampler=self.sampler,
-            schedule=self.schedule,
             text_tokens=self.max_sequence_length,
-            emphasis=self.emphasis,
             strength=1.0 if seen and self.strength is None else self.strength,  # as diffusers does there
             layout=self.reference_layout,
-            hold=self.hold,
-            image_prompt_strength=self.image_prompt_strength,
-            image_prompt_mix=self.image_prompt_mix,
+            **{name: getattr(self, name) for name in SAME},
         )
         left = self.masked_image_latents
         if left is not None and Kind.FILL not in pipeline.variant.takes:
