@@ -94,3 +94,17 @@ def test_the_python_door_draws_the_same_picture(fluxone: Fluxone, tmp_path: Path
     fluxone("generate", PROMPT, "-o", "car-euler.png", "--seed", 5, "--sampler", "euler")
     with Image.open(tmp_path / "car-euler.png") as saved:
         assert saved.tobytes() == pipe(PROMPT, seed=5).images[0].tobytes()
+
+
+def test_an_edit_holds_what_it_leaves_alone(fluxone: Fluxone, tmp_path: Path) -> None:
+    said = "change the color of the car to green"
+    fluxone("generate", "a red car in the snow", "-o", "car.png", "--seed", 5)
+    fluxone("edit", "car.png", said, "-o", "held.png", "--seed", 1)
+    fluxone("edit", "car.png", said, "-o", "free.png", "--seed", 1, "--hold", 0)
+    car, held, free = (Image.open(tmp_path / f"{name}.png").convert("RGB") for name in ("car", "held", "free"))
+    old, near, far = (np.asarray(image, np.float64) for image in (car, held, free))
+    assert np.abs(near - old).mean() < np.abs(far - old).mean()
+    assert np.abs(near - old).max() > 60, "something is changed all the same"
+    pipe = package.FluxPipeline.from_pretrained("mini-kontext")
+    assert pipe(said, image=car, seed=1, sampler=None, hold=None).images[0].tobytes() == held.tobytes()
+    assert pipe(said, image=car, seed=1, sampler=None).images[0].tobytes() == free.tobytes()
