@@ -103,6 +103,7 @@ class Family:
         self.first = [(name, int(count * args.scale)) for name, count in FIRST if name in shelves]
         rest = [(name, int(count * args.scale)) for name, count in REST if name in shelves]
         world = world_of(recipe(next(iter(self.chosen)), args).data)
+        world = replace(world, edit_weights=recipe("kontext", args).data.edits)  # who learns edits says which
         self.tokenizer = words.build(storybook.vocabulary(world))
         phases = [(name, max(CHUNK, count)) for name, count in (*self.first, *rest)]
         order = Order(

@@ -11,15 +11,11 @@ from fluxone.evaluate.judge import Seen
 from fluxone.evaluate.prompts import edits
 from fluxone.evaluate.search import Search
 from fluxone.evaluate.truth import spots
-from fluxone.storybook import WORLDS, Scene
+from fluxone.storybook import WORLDS
+from unit.evaluate.known import perfect
 
 FULL = WORLDS["full"]
 PAIRS = [(p.sort, p.given[0].scene, p.scene) for p in edits(Search(kinds=()), FULL, 2 * len(FULL.edits))]
-
-
-def perfect(scene: Scene) -> Seen:
-    text = " ".join(scene.facts.texts)
-    return Seen(spots=tuple(spots(scene)), stage=scene.facts.stage, style=scene.style, text=text)
 
 
 @pytest.mark.parametrize("sort", FULL.edits)

@@ -13,6 +13,7 @@ from fluxone.evaluate.suites import SUITES
 from fluxone.evaluate.truth import Spot, spots
 from fluxone.evaluate.verdict import alike, judged
 from fluxone.storybook import WORLDS, Scene
+from unit.evaluate.known import perfect
 
 KINDS = sorted({kind for suite in SUITES.values() for kind in suite.search.kinds if kind in WORLDS["full"].kinds})
 
@@ -20,11 +21,6 @@ KINDS = sorted({kind for suite in SUITES.values() for kind in suite.search.kinds
 def scenes(kind: str, count: int = 25) -> list[Scene]:
     narrow = replace(WORLDS["full"], kinds={kind: 1.0})
     return [storybook.scene(seed, narrow) for seed in range(count)]
-
-
-def perfect(scene: Scene) -> Seen:
-    text = " ".join(scene.facts.texts)
-    return Seen(spots=tuple(spots(scene)), stage=scene.facts.stage, style=scene.style, text=text)
 
 
 def coloured(scene: Scene) -> Scene:
