@@ -28,7 +28,7 @@ from fluxone.nn.transformer import Flux
 from fluxone.weights.keymap import TRANSFORMER
 
 STYLE = "diffusers"  # of the files that are written
-MODULATION = (".lin", "modulation")
+MODULATION = ".lin"  # how the names of its layers end; single blocks have a `linear1` and a `linear2` to adapt
 
 
 class Pair(nn.Module):
@@ -141,7 +141,7 @@ def layers(flux: Flux) -> dict[str, nn.Linear]:
         for name, layer in flux.named_modules()
         if isinstance(layer, nn.Linear)
         and (name == "img_in" or "_blocks." in name)
-        and not any(part in name for part in MODULATION)
+        and not name.endswith(MODULATION)
     }
 
 

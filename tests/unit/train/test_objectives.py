@@ -36,6 +36,7 @@ from fluxone.train.objectives.guided import GuidedObjective
 from fluxone.train.objectives.image import ImageObjective
 from fluxone.train.objectives.steps import TOLD, StepObjective
 from fluxone.train.optim import Rates
+from fluxone.train.parts import transformer
 from fluxone.train.run import finished, write
 from fluxone.weights.load import load_bundle
 from fluxone.weights.redux import load_redux
@@ -339,6 +340,12 @@ def test_steps_start_as_the_teacher_told_its_guidance(autoencoder: Path, trained
     assert finished(made) == [f"{trained}:t5", f"{trained}:clip", str(folder)]
     bundle = load_bundle(str(export(made, finished(made), folder / "model")), recipe=Recipe())
     assert not bundle.variant.guided
+
+
+def test_adapters_reach_both_kinds_of_blocks() -> None:
+    reached = set(lowrank.layers(transformer(MODEL)))
+    assert {"single_blocks.0.linear1", "single_blocks.0.linear2", "double_blocks.0.txt_mlp.2", "img_in"} <= reached
+    assert not any("mod" in name for name in reached)
 
 
 @pytest.mark.parametrize(

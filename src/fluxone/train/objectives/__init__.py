@@ -19,7 +19,9 @@ OBJECTIVES = {
     "guidance": "fluxone.train.objectives.guidance:GuidanceObjective",
     "guided": "fluxone.train.objectives.guided:GuidedObjective",
     "image": "fluxone.train.objectives.image:ImageObjective",
+    "matching": "fluxone.train.objectives.matching:MatchingObjective",
     "reading": "fluxone.train.objectives.reading:ReadingObjective",
+    "refine": "fluxone.train.objectives.matching:RefineObjective",
     "steps": "fluxone.train.objectives.steps:StepObjective",
 }
 
