@@ -21,7 +21,6 @@ OBJECTIVES = {
     "image": "fluxone.train.objectives.image:ImageObjective",
     "matching": "fluxone.train.objectives.matching:MatchingObjective",
     "reading": "fluxone.train.objectives.reading:ReadingObjective",
-    "refine": "fluxone.train.objectives.matching:RefineObjective",
     "steps": "fluxone.train.objectives.steps:StepObjective",
 }
 

@@ -10,20 +10,17 @@ student is only told in which direction its own pictures are unlikely. Where the
 of all that may be there, this is least at one thing that may be there. Teacher, student and shadow are one network;
 the last two have adapters beside it.
 
-`matching` makes a walk of `WINDOWS` steps from noise, told one guidance; `refine` keeps the network as it is used, in
-many steps and told any guidance: its walks begin at any noise level, at what the student itself came to until there.
-
 Source: Yin et al. 2024, "Improved distribution matching distillation" (there with a discriminator besides).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from PIL.Image import Image
 from torch import Tensor, nn
 
 from fluxone.errors import BadRequest
@@ -35,7 +32,7 @@ from fluxone.train.data.batch import Batch, Tokens
 from fluxone.train.data.scenes import draw, nth
 from fluxone.train.export import load_average
 from fluxone.train.lowrank import LowRankAdapters
-from fluxone.train.objectives.flow import SHEET_CFG, SHEET_STEPS, VALIDATION_SCENES, WEIGHTS, FlowObjective, compiled
+from fluxone.train.objectives.flow import VALIDATION_SCENES, WEIGHTS, compiled
 from fluxone.train.objectives.steps import TOLD, WINDOWS, StepObjective
 from fluxone.train.parts import caption, frozen_copy
 
@@ -44,8 +41,6 @@ LEAD = 60  # steps in which only the shadow learns: what the student draws at fi
 PACE = 3.0  # of the shadow's rates to the student's, whom it must not lose sight of
 VIEWS = 2  # noise levels at which the shadow sees each picture
 LEVELS = (0.02, 0.98)  # of the noise at which pictures are compared
-GUIDANCE = (1.5, 4.5)  # told to a student of many steps
-LOWEST, BEFORE = 0.1, 6  # the noise level at which its walks begin at the latest; the steps until there
 WORDS = "text"  # the task that is given nothing but words
 
 
@@ -55,13 +50,11 @@ class Asked:
 
     Attributes:
         batch: what is given; its latents are not looked at.
-        level: noise level at which each walk begins.
     """
 
     batch: Batch
     text: tuple[Tensor, Tensor]
     told: Float[Tensor, " B"]
-    level: Float[Tensor, " B"]
 
 
 class MatchingObjective(StepObjective):
@@ -76,7 +69,7 @@ class MatchingObjective(StepObjective):
 
     def __init__(self, config: TrainConfig, bank: Bank | None = None) -> None:
         if not config.model.rank:
-            raise BadRequest(f"{config.objective} trains adapters, and rank is 0", hint="set [model] rank, e.g. 56")
+            raise BadRequest("matching trains adapters, and rank is 0", hint="set [model] rank, e.g. 56")
         super().__init__(config, bank)
         load_average({"transformer": self.teacher}, config.model.teacher)
         self.follower = frozen_copy(self.teacher)
@@ -95,7 +88,7 @@ class MatchingObjective(StepObjective):
     def loss(self, step: int, share: slice) -> dict[str, Tensor]:
         noise = torch.stack([self._noise(step, row) for row in range(self.config.batch)[share]])
         rng = draw(self.config.seed, step, 2, share.start)
-        asked = self._asked(self._given(step, share), rng)
+        asked = self._asked(self._given(step, share))
         learns = step >= LEAD
         with torch.set_grad_enabled(learns):
             drawn = self._walk(noise.to(self.device), asked)
@@ -117,15 +110,10 @@ class MatchingObjective(StepObjective):
         ids = torch.tensor(words.encode(self.tokenizer, texts, self.model.text_tokens))
         return Batch(x=torch.empty(0), ids=ids, shown=torch.empty(0, dtype=torch.long)).to(self.device)
 
-    def _asked(self, batch: Batch, rng: torch.Generator) -> Asked:
-        told, level = self._begun(len(batch.ids), rng)
+    def _asked(self, batch: Batch) -> Asked:
         with torch.no_grad():
             text = self.read(batch.ids)
-        return Asked(batch=batch, text=text, told=told.to(self.device), level=level.to(self.device))
-
-    def _begun(self, count: int, _rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The guidance that walks are told, and the noise levels at which they begin."""
-        return torch.full((count,), TOLD), torch.ones(count)
+        return Asked(batch=batch, text=text, told=torch.full((len(batch.ids),), TOLD, device=self.device))
 
     def _noise(self, *place: int) -> Tensor:
         shape = (self.side**2, 4 * self.autoencoder.shape.latent)
@@ -135,18 +123,9 @@ class MatchingObjective(StepObjective):
         return self.velocity(x, sigma, *asked.text, asked.told, given=asked.batch, flux=flux)
 
     def _walk(self, x: Tokens, asked: Asked) -> Tokens:
-        """The student's pictures from noise, with gradients from where the walks begin."""
-        one = torch.ones_like(asked.level)
-        if bool((asked.level < one).any()):
-            with torch.no_grad():
-                x = self._steps(x, one, asked.level, BEFORE, asked)
-        return self._steps(x, asked.level, torch.zeros_like(one), WINDOWS, asked)
-
-    def _steps(self, x: Tokens, above: Tensor, below: Tensor, count: int, asked: Asked) -> Tokens:
-        """So many even steps from one noise level to another."""
-        stride = (above - below) / count
-        for k in range(count):
-            x = x - stride[:, None, None] * self._asks(self.flux, x, above - k * stride, asked)
+        """The student's pictures from noise, as they are drawn later."""
+        for sigma, below in pairwise(self.schedule(WINDOWS)):
+            x = x - (sigma - below) * self._asks(self.flux, x, torch.full_like(asked.told, sigma), asked)
         return x
 
     def _noised(self, x: Tokens, rng: torch.Generator) -> tuple[Tokens, Tokens, Tensor]:
@@ -175,25 +154,8 @@ class MatchingObjective(StepObjective):
 
     def validate(self) -> dict[str, float]:
         """How far teacher and shadow are apart on the student's pictures of held-out prompts."""
-        asked = self._asked(self._validation(VALIDATION_SCENES), draw(self.config.seed, -2))
+        asked = self._asked(self._validation(VALIDATION_SCENES))
         noise = torch.stack([self._noise(-1, row) for row in range(VALIDATION_SCENES)])
         state, _, sigma = self._noised(self._walk(noise.to(self.device), asked), draw(self.config.seed, -3))
         teachers, own = (self._asks(flux, state, sigma, asked) for flux in (self.teacher, self.follower))
         return {"apart": round(float(F.mse_loss(teachers, own)), 5)}
-
-
-class RefineObjective(MatchingObjective):
-    """Trains what a network of many steps is changed by, so that its walks end better from wherever they are."""
-
-    def _begun(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        low, high = GUIDANCE
-        share = (torch.randperm(count, generator=rng) + torch.rand(count, generator=rng)) / count
-        return low + (high - low) * torch.rand(count, generator=rng), LOWEST + (1 - LOWEST) * share
-
-    def schedule(self, steps: int) -> list[float]:
-        """The noise levels that sheets are sampled at."""
-        return FlowObjective.schedule(self, steps)
-
-    def sheet(self) -> Image:
-        """Pictures of held-out prompts in as many steps as any model of many, told as much."""
-        return self._sheet(SHEET_STEPS, guidance=SHEET_CFG)
