@@ -40,6 +40,7 @@ REST = (
 KEPT = 20_000  # samples whose pictures stay: 200 KB each
 NEVER = 10**9
 BESIDE = "adapters"  # the file that all small adapters are in
+LATER = {"matching": "schnell"}  # stages whose weights take the place of an earlier one's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,8 @@ STAGES: dict[str, Stage] = {
     ),
     "guidance": Stage(share=0.07, batch=1024, file="guidance", start=("longer",), compiled=True),
     "kontext": Stage(share=0.225, batch=1024, file="kontext", adapters="mini-kontext", compiled=True),
-    "schnell": Stage(share=0.07, batch=512, adapters="mini-schnell"),
+    "schnell": Stage(share=0.03, batch=512, adapters="mini-schnell"),
+    "matching": Stage(share=0.04, batch=256, start=("longer", "guidance", "schnell")),
     "control": Stage(share=0.04, batch=768, adapters="mini-depth"),
     "fill": Stage(share=0.03, batch=768, adapters="mini-fill"),
     "raw": Stage(share=0.025, batch=768, adapters="mini-raw"),
@@ -211,7 +213,7 @@ def exported(source: Path, out: Path, args: argparse.Namespace) -> None:
     for name, folder in runs.items():
         made = replace(recipe(name, args), out=str(folder))
         if made.model.rank:
-            print(export_adapters(made, out / f"{name}.safetensors"))
+            print(export_adapters(made, out / f"{LATER.get(name, name)}.safetensors"))
         elif name.startswith("redux"):  # the later stage's in place of the earlier one's
             print(export_redux(made, out / "redux"))
     base = [str(runs[name]) for name in ("longer", "guidance") if name in runs]
