@@ -256,7 +256,7 @@ MINI_KONTEXT = replace(
     takes=(Kind.REFERENCE,),
     raw="",
     guidance=2.5,
-    hold=0.35,
+    hold=0.5,
 )
 MINI_FILL = replace(
     MINI,

@@ -73,7 +73,7 @@ class Model:
         clip_hidden, clip_layers, clip_heads, clip_mlp: the CLIP encoder's.
         text_tokens: length that prompts are padded to.
         autoencoder, start: run folders whose average weights are taken, or models; `RUN:PART` takes one part.
-        teacher: whose guidance is distilled, as `start`; empty: what the run starts from.
+        teacher: who is distilled (`guidance`, `matching`), as `start`; empty: what the run starts from.
         frozen: parts (`encoder`, `t5`, `clip`) that keep their weights.
         rank: of adapters that are trained in place of the transformer; 0 for none.
         whole: whether adapters learn any change, and are cut to their rank when they are written.

@@ -11,7 +11,7 @@ from tests.unit.train.test_objectives import DATA, MODEL, config, flow, quiet, t
 
 from fluxone.errors import BadRequest
 from fluxone.lora.load import load_lora
-from fluxone.train import loop, lowrank, objectives
+from fluxone.train import checkpoint, loop, lowrank, objectives
 from fluxone.train.config import TrainConfig
 from fluxone.train.data.scenes import draw
 from fluxone.train.export import export_adapters
@@ -98,6 +98,18 @@ def test_pictures_that_are_given_are_heard(recipe: TrainConfig, tmp_path: Path) 
         one, two = (objective._walk(noise, each) for each in asked)
     assert not torch.equal(one, two)
     train(made)
+
+
+def test_somebody_else_may_be_the_teacher(recipe: TrainConfig, tmp_path: Path) -> None:
+    student = objectives.make(recipe)
+    assert isinstance(student, MatchingObjective)
+    taught = {f"transformer.{key}": p.detach() + 1 for key, p in student.teacher.named_parameters()}
+    other = checkpoint.save(tmp_path / "other", {"average": taught}, {}).parent
+    made = objectives.make(replace(recipe, model=replace(recipe.model, teacher=(str(other),))))
+    assert isinstance(made, MatchingObjective)
+    for flux in (made.teacher, made.follower):
+        torch.testing.assert_close(flux.img_in.bias, student.teacher.img_in.bias + 1)
+    torch.testing.assert_close(made.flux.img_in.bias, student.teacher.img_in.bias)
 
 
 def test_a_whole_network_cannot_be_its_own_teacher(recipe: TrainConfig) -> None:

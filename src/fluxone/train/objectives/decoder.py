@@ -30,7 +30,6 @@ from fluxone.train.export import BESIDE
 from fluxone.train.objectives.autoencoder import WEIGHTS, compare
 from fluxone.train.objectives.flow import FlowObjective
 from fluxone.train.objectives.steps import TOLD
-from fluxone.train.parts import caption
 
 LEVELS = (0.15, 0.7)  # of the noise that a walk begins with
 STEPS = 12  # of a walk through all of the noise
@@ -66,8 +65,7 @@ class DecoderObjective(FlowObjective):
         count = self.config.batch
         rng = draw(self.config.seed, step)
         level = LEVELS[0] + (LEVELS[1] - LEVELS[0]) * float(torch.rand((), generator=rng))
-        scenes = [nth(self.world, step * count + row) for row in range(count)[share]]
-        texts = [caption(scene, draw(self.config.seed, step, 1, row)) for row, scene in enumerate(scenes, share.start)]
+        scenes, texts = self._fresh(step, share)
         noise = torch.stack([self._noise(step, row) for row in range(count)[share]])
         x = self._pictures_of(scenes)
         plain = torch.arange(count)[share] < round(PLAIN * count)
@@ -92,10 +90,6 @@ class DecoderObjective(FlowObjective):
             state = state + (below - sigma) * self.velocity(state, torch.full_like(told, sigma), *text, told)
         drawn = unpack(state, latent.shape[-2] // 2, latent.shape[-1] // 2)
         return torch.where(plain.to(self.device)[:, None, None, None], latent, drawn)
-
-    def _noise(self, *place: int) -> Tensor:
-        shape = (self.side**2, 4 * self.autoencoder.shape.latent)
-        return torch.randn(shape, generator=draw(self.config.seed, 2, *place))
 
     def _pictures_of(self, scenes: list[Scene]) -> Float[Tensor, "B 3 H W"]:
         rows = [pixels(storybook.render(scene, self.data.size)) for scene in scenes]

@@ -31,16 +31,17 @@ from fluxone.nn.transformer import Flux, Modulation, streams
 from fluxone.pixels import to_images, unit
 from fluxone.sampling.samplers import SAMPLERS
 from fluxone.sampling.schedule import DEV_SHIFT, SCHEDULES
+from fluxone.storybook import Scene
 from fluxone.train import tokenizer as words
 from fluxone.train.config import TrainConfig
 from fluxone.train.data.answers import LETTERS, survey
 from fluxone.train.data.bank import Bank
 from fluxone.train.data.batch import Batch
-from fluxone.train.data.scenes import draw, world_of
+from fluxone.train.data.scenes import draw, nth, world_of
 from fluxone.train.data.tasks import TASKS, Material, Rows
 from fluxone.train.export import autoencoder, load_average
 from fluxone.train.lowrank import LowRankAdapters
-from fluxone.train.parts import pace, text_encoders, transformer
+from fluxone.train.parts import caption, pace, text_encoders, transformer
 
 WEIGHTS = {"flow": 1.0, "names": 0.05, "colours": 0.05, "letters": 1.0, "inked": 2.0, "coloured": 1.0, "changed": 1.0}
 # The last three are no terms, but what a token that shows a letter, or a thing of a colour, or what the given picture
@@ -159,6 +160,17 @@ class FlowObjective:
         dropped = torch.rand(count, generator=rng) < self.data.drop
         sigma = stratified(count, rng, self.config.sigma_mean).to(self.device)
         return batch.without_words(dropped, self.empty), torch.randn_like(batch.x), sigma
+
+    def _fresh(self, step: int, share: slice) -> tuple[list[Scene], list[str]]:
+        """Scenes that no step had before, and a caption each."""
+        rows = range(self.config.batch)[share]
+        scenes = [nth(self.world, step * self.config.batch + row) for row in rows]
+        return scenes, [caption(s, draw(self.config.seed, step, 1, row)) for s, row in zip(scenes, rows, strict=True)]
+
+    def _noise(self, *place: int) -> Tensor:
+        """The noise of one row of a step, whoever draws it."""
+        shape = (self.side**2, 4 * self.autoencoder.shape.latent)
+        return torch.randn(shape, generator=draw(self.config.seed, 2, *place))
 
     def _terms(self, batch: Batch, noise_: Tensor, sigma: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         """The loss terms at these noise levels; `rng` is for what an objective draws besides."""

@@ -29,12 +29,12 @@ from fluxone.train import tokenizer as words
 from fluxone.train.config import TrainConfig
 from fluxone.train.data.bank import Bank
 from fluxone.train.data.batch import Batch, Tokens
-from fluxone.train.data.scenes import draw, nth
+from fluxone.train.data.scenes import draw
 from fluxone.train.export import load_average
 from fluxone.train.lowrank import LowRankAdapters
 from fluxone.train.objectives.flow import VALIDATION_SCENES, WEIGHTS, compiled
 from fluxone.train.objectives.steps import TOLD, WINDOWS, StepObjective
-from fluxone.train.parts import caption, frozen_copy
+from fluxone.train.parts import frozen_copy
 
 SHADOW = "shadow"  # a part of the checkpoint, and its loss
 LEAD = 60  # steps in which only the shadow learns: what the student draws at first is not what the teacher does
@@ -87,7 +87,7 @@ class MatchingObjective(StepObjective):
 
     def loss(self, step: int, share: slice) -> dict[str, Tensor]:
         noise = torch.stack([self._noise(step, row) for row in range(self.config.batch)[share]])
-        rng = draw(self.config.seed, step, 2, share.start)
+        rng = draw(self.config.seed, step, 4, share.start)
         asked = self._asked(self._given(step, share))
         learns = step >= LEAD
         with torch.set_grad_enabled(learns):
@@ -104,20 +104,13 @@ class MatchingObjective(StepObjective):
             return self._from_bank(self.bank, step)[0]
         if self.data.task != WORDS:
             return self._from_pool(step, share)[0]
-        rows = range(self.config.batch)[share]
-        scenes = [nth(self.world, step * self.config.batch + row) for row in rows]
-        texts = [caption(scene, draw(self.config.seed, step, 1, row)) for scene, row in zip(scenes, rows, strict=True)]
-        ids = torch.tensor(words.encode(self.tokenizer, texts, self.model.text_tokens))
+        ids = torch.tensor(words.encode(self.tokenizer, self._fresh(step, share)[1], self.model.text_tokens))
         return Batch(x=torch.empty(0), ids=ids, shown=torch.empty(0, dtype=torch.long)).to(self.device)
 
     def _asked(self, batch: Batch) -> Asked:
         with torch.no_grad():
             text = self.read(batch.ids)
         return Asked(batch=batch, text=text, told=torch.full((len(batch.ids),), TOLD, device=self.device))
-
-    def _noise(self, *place: int) -> Tensor:
-        shape = (self.side**2, 4 * self.autoencoder.shape.latent)
-        return torch.randn(shape, generator=draw(self.config.seed, 3, *place))
 
     def _asks(self, flux: Flux, x: Tokens, sigma: Tensor, asked: Asked) -> Tensor:
         return self.velocity(x, sigma, *asked.text, asked.told, given=asked.batch, flux=flux)
